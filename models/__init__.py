@@ -1,0 +1,1 @@
+"""The shared language of gateway and monitor: versions, routes, records."""

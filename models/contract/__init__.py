@@ -1,0 +1,1 @@
+"""What gateway and monitor tell each other through Redis: names, records, bytes."""

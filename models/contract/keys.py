@@ -1,0 +1,56 @@
+"""Every Redis name, in one place. `{m}` is a hash tag: all keys of a model share a slot.
+
+slipstream:models               set     names of the models that ever left a fact
+slipstream:workers              hash    worker -> JSON of its last heartbeat (routes applied, drops)
+
+slipstream:{m}:route            hash    revision, document (JSON of models.rollout.Route)
+slipstream:{m}:audit            stream  one entry a change of route: who, why, before, after
+slipstream:{m}:facts            stream  one entry a flush of one worker: records.Entry, packed
+slipstream:{m}:ledger:H         hash    prediction id -> records.Outcome; H: hour of the id
+slipstream:{m}:windows:G:V:R    hash    window start -> counts; G: hour or day, V: version, R: role
+slipstream:{m}:pairs:G:V        hash    window start -> counts of pairs with shadow V
+slipstream:{m}:cursor           hash    id: last folded entry of `facts`, and running totals
+slipstream:{m}:findings         hash    fingerprint -> JSON of a finding that is open
+"""
+
+from __future__ import annotations
+
+MODELS = "slipstream:models"
+WORKERS = "slipstream:workers"
+
+
+def of(model: str, *parts: object) -> str:
+    """The key of a model's `parts`, e.g. of("flights", "route")."""
+    return ":".join(("slipstream", "{" + model + "}", *map(str, parts)))
+
+
+def route(model: str) -> str:
+    return of(model, "route")
+
+
+def audit(model: str) -> str:
+    return of(model, "audit")
+
+
+def facts(model: str) -> str:
+    return of(model, "facts")
+
+
+def ledger(model: str, hour: int) -> str:
+    return of(model, "ledger", hour)
+
+
+def windows(model: str, grain: str, version: int, role: str) -> str:
+    return of(model, "windows", grain, version, role)
+
+
+def pairs(model: str, grain: str, version: int) -> str:
+    return of(model, "pairs", grain, version)
+
+
+def cursor(model: str) -> str:
+    return of(model, "cursor")
+
+
+def findings(model: str) -> str:
+    return of(model, "findings")

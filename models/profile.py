@@ -1,0 +1,246 @@
+"""The reference profile of a version: what its data looked like when it was made.
+
+Built once, kept beside the model as `profile.json`, never holding a raw row: bin edges and
+counts for numeric features, level counts for categorical ones, the distribution of its scores,
+and how good it was. Everything later is counted into these bins, so windows add up exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from models.errors import RepositoryError
+from models.manifest import Feature, Manifest, Said
+from models.signature import Array
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+#: Reference-quantile bins of a numeric feature. Coarser ones are merges of these.
+BINS = 64
+#: Most levels kept of a categorical feature; the rest is counted as other.
+LEVELS = 200
+#: Bins of the calibration table, uniform in the score.
+CALIBRATION_BINS = 20
+
+
+class NumericBins(msgspec.Struct, frozen=True):
+    """Counts between inner quantile edges: bin i holds edges[i-1] < x <= edges[i].
+
+    `counts` has one entry more than `edges`; `missing` counts NaN.
+    """
+
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+    missing: int
+    low: float
+    high: float
+
+    def index(self, values: Floats) -> Ints:
+        """Bin of each value; the last index + 1 is for missing."""
+        bins = np.searchsorted(np.asarray(self.edges), values, side="left").astype(np.int64)
+        bins[np.isnan(values)] = len(self.counts)
+        return bins
+
+
+class Levels(msgspec.Struct, frozen=True):
+    """Counts of the levels of a categorical feature, most frequent first.
+
+    `other` counts levels beyond the kept ones, `singletons` those of all levels seen once.
+    """
+
+    levels: tuple[str, ...]
+    counts: tuple[int, ...]
+    other: int
+    missing: int
+    singletons: int
+
+    def index(self, values: npt.NDArray[np.object_]) -> Ints:
+        """Index of each value; K is for unseen or other, K + 1 for missing (empty or None)."""
+        found, inverse = np.unique(_texts(values), return_inverse=True)
+        known = {level: i for i, level in enumerate(self.levels)}
+        of = [len(known) + 1 if v in MISSING else known.get(v, len(known)) for v in found.tolist()]
+        return np.array(of, np.int64)[inverse]
+
+
+#: How a missing value of a categorical feature is spelled on the wire.
+MISSING = frozenset({"", "nan", "None"})
+
+
+class FeatureProfile(msgspec.Struct, frozen=True):
+    """The reference of one feature; exactly one of `numeric` and `categorical` is set."""
+
+    name: str
+    numeric: NumericBins | None = None
+    categorical: Levels | None = None
+
+    @property
+    def bins(self) -> NumericBins | Levels:
+        bins = self.numeric if self.numeric is not None else self.categorical
+        assert bins is not None, f"the profile of {self.name} is empty"
+        return bins
+
+    @property
+    def counts(self) -> Ints:
+        """Reference counts of the values that are there: bins, or levels and other."""
+        if self.numeric is not None:
+            return np.array(self.numeric.counts, np.int64)
+        assert self.categorical is not None
+        return np.array((*self.categorical.counts, self.categorical.other), np.int64)
+
+
+class Calibration(msgspec.Struct, frozen=True):
+    """How often a score came true: per uniform score bin, rows, sum of scores, positives."""
+
+    counts: tuple[int, ...]
+    score_sums: tuple[float, ...]
+    positives: tuple[int, ...]
+
+
+class Profile(msgspec.Struct, frozen=True):
+    """The reference of a version. `rows` built the features, `holdout_rows` the metrics.
+
+    `score` bins the scores; `classes` counts the predicted classes, in the manifest's order, and
+    then unknown ones. `metrics` holds AUC, accuracy and so on, on the hold-out.
+    """
+
+    rows: int
+    features: tuple[FeatureProfile, ...] = ()
+    score: NumericBins | None = None
+    classes: tuple[int, ...] = ()
+    holdout_rows: int = 0
+    calibration: Calibration | None = None
+    metrics: dict[str, float] = msgspec.field(default_factory=dict)
+
+
+def bin_shares(counts: Ints | Floats) -> Floats:
+    """THE EMPTY-BIN RULE: half a count is added to every bin before shares are compared.
+
+    PSI and its kin divide by shares, so an empty bin needs a value; a fixed epsilon lets that
+    constant decide the result (1e-4 against the smallest float: PSI 2.1 against 135 on the same
+    data). Half a count shrinks with the evidence and gives .98 where the truth is 1.
+    """
+    total = counts.sum()
+    return np.asarray((counts + 0.5) / (total + 0.5 * len(counts)), np.float64)
+
+
+def coarser(counts: Ints, bins: int) -> Ints:
+    """Which of at most `bins` groups each fine bin belongs to, of about equal reference mass.
+
+    Chosen from the reference alone: groups that depend on the window inflate false alarms.
+    """
+    total = counts.sum()
+    if total == 0:
+        return np.zeros(len(counts), np.int64)
+    middle = (np.cumsum(counts) - counts / 2) / total
+    groups = np.minimum((middle * bins).astype(np.int64), bins - 1)
+    return np.unique(groups, return_inverse=True)[1].astype(np.int64)
+
+
+def numeric_bins(values: Floats) -> NumericBins:
+    """Bins at the quantiles of `values` (NaN: missing), which are data points themselves."""
+    there = values[~np.isnan(values)]
+    if len(there) == 0:
+        return NumericBins((), (0,), len(values), float("nan"), float("nan"))
+    finite = np.clip(there, -1e308, 1e308)  # JSON has no infinity
+    grid = np.arange(1, BINS) / BINS
+    edges = np.unique(np.quantile(finite, grid, method="inverted_cdf"))
+    if len(edges) > 1:
+        edges = edges[edges < finite.max()]
+    counts = np.bincount(np.searchsorted(edges, finite, side="left"), minlength=len(edges) + 1)
+    return NumericBins(
+        edges=tuple(edges.tolist()),
+        counts=tuple(counts.tolist()),
+        missing=len(values) - len(there),
+        low=float(finite.min()),
+        high=float(finite.max()),
+    )
+
+
+def level_counts(values: npt.NDArray[np.object_]) -> Levels:
+    """Counts of the most frequent levels; ties in the order of their names."""
+    levels, counts = np.unique(_texts(values), return_counts=True)
+    there = ~np.isin(levels, list(MISSING))
+    order = np.argsort(-counts[there], kind="stable")
+    levels_there, counts_there = levels[there][order], counts[there][order]
+    return Levels(
+        levels=tuple(levels_there[:LEVELS].tolist()),
+        counts=tuple(counts_there[:LEVELS].tolist()),
+        other=int(counts_there[LEVELS:].sum()),
+        missing=int(counts[~there].sum()),
+        singletons=int((counts_there == 1).sum()),
+    )
+
+
+def _texts(values: npt.NDArray[np.object_]) -> npt.NDArray[np.str_]:
+    return values.astype(str)
+
+
+def feature_values(feature: Feature, inputs: Mapping[str, Array], rows: int) -> Array | None:
+    """The column of one feature: float64 or object, or None where it was not recorded."""
+    tensor = inputs.get(feature.input)
+    if tensor is None or len(tensor) != rows:
+        return None
+    table = tensor.reshape(rows, -1) if rows else tensor.reshape(0, feature.column + 1)
+    if feature.column >= table.shape[1]:
+        return None
+    column = table[:, feature.column]
+    return column.astype(np.float64) if feature.kind == "numeric" else column.astype(object)
+
+
+def profile_features(
+    manifest: Manifest, inputs: Mapping[str, Array], rows: int
+) -> tuple[FeatureProfile, ...]:
+    """Profile every feature of the manifest from tensors as the gateway sees them."""
+    profiles = []
+    for feature in manifest.features:
+        values = feature_values(feature, inputs, rows)
+        if values is None:
+            raise RepositoryError(
+                f"feature '{feature.name}' reads column {feature.column} of input "
+                f"'{feature.input}', which the reference data does not have"
+            )
+        if feature.kind == "numeric":
+            profiles.append(
+                FeatureProfile(feature.name, numeric=numeric_bins(values.astype(np.float64)))
+            )
+        else:
+            profiles.append(
+                FeatureProfile(feature.name, categorical=level_counts(values.astype(object)))
+            )
+    return tuple(profiles)
+
+
+def class_counts(said: Said, classes: int) -> tuple[int, ...]:
+    """Counts of the predicted classes, then of unknown ones (index -1)."""
+    index = np.where(said.classes < 0, classes, said.classes)
+    return tuple(np.bincount(index, minlength=classes + 1).tolist())
+
+
+def calibration_table(scores: Floats, positive: npt.NDArray[np.bool_]) -> Calibration:
+    """Count, score sum and positives in uniform bins of the score on [0, 1]."""
+    bins = np.clip((scores * CALIBRATION_BINS).astype(int), 0, CALIBRATION_BINS - 1)
+    return Calibration(
+        counts=tuple(np.bincount(bins, minlength=CALIBRATION_BINS).tolist()),
+        score_sums=tuple(np.bincount(bins, scores, CALIBRATION_BINS).tolist()),
+        positives=tuple(
+            np.bincount(bins, positive, CALIBRATION_BINS).astype(int).tolist()
+        ),
+    )
+
+
+def read_profile(path: Path) -> Profile:
+    """Read `profile.json`. Raises RepositoryError, naming file and field."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Profile)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise RepositoryError(f"{path}: {error}") from error
+
+
+def write_profile(path: Path, profile: Profile) -> None:
+    path.write_bytes(msgspec.json.encode(profile))

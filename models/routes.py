@@ -1,0 +1,114 @@
+"""The route document in Redis: read it, and change it by one compare-and-set with audit.
+
+Both clients are accepted: the monitor and the command line use redis.Redis, the gateway's
+workers read through redis.asyncio.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, cast
+
+import msgspec
+import redis
+import redis.asyncio
+
+from models.contract import keys
+from models.errors import RouteConflict
+from models.rollout import Route
+
+#: Longest history of changes kept per model.
+AUDIT_ENTRIES = 10_000
+
+#: KEYS route, audit; ARGV expected revision, document, audit entry, audit length.
+#: Returns the new revision, or minus the revision that stands where it is not the expected one.
+_COMPARE_AND_SET = """
+local standing = tonumber(redis.call('HGET', KEYS[1], 'revision') or '0')
+if standing ~= tonumber(ARGV[1]) then return -standing end
+redis.call('HSET', KEYS[1], 'revision', standing + 1, 'document', ARGV[2])
+redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[4], '*', 'entry', ARGV[3])
+return standing + 1
+"""
+
+
+def _route(fields: list[bytes | None]) -> Route | None:
+    revision, document = fields
+    if revision is None or document is None:
+        return None
+    return replace(msgspec.json.decode(document, type=Route), revision=int(revision))
+
+
+def read(client: redis.Redis, model: str) -> Route | None:
+    """The route that stands, or None where nobody wrote one."""
+    fields = client.hmget(keys.route(model), ["revision", "document"])
+    return _route(cast("list[bytes | None]", fields))
+
+
+async def read_many(client: redis.asyncio.Redis, models: list[str]) -> dict[str, Route]:
+    """The routes of several models in one round trip; models without one are left out."""
+    pipeline = client.pipeline(transaction=False)
+    for model in models:
+        pipeline.hmget(keys.route(model), ["revision", "document"])
+    answers = await pipeline.execute()
+    routes = (_route(fields) for fields in answers)
+    return {route.model: route for route in routes if route is not None}
+
+
+def write(
+    client: redis.Redis, before: Route | None, after: Route, *, action: str, who: str, why: str
+) -> Route:
+    """Replace `before` by `after`. Raises RouteConflict where `before` no longer stands."""
+    expected = before.revision if before else 0
+    entry = {
+        "action": action,
+        "who": who,
+        "why": why,
+        "at_ms": int(time.time() * 1000),
+        "before": msgspec.to_builtins(before) if before and before.revision else None,
+        "after": {**msgspec.to_builtins(after), "revision": expected + 1},
+    }
+    revision = cast(
+        int,
+        client.eval(
+            _COMPARE_AND_SET,
+            2,
+            keys.route(after.model),
+            keys.audit(after.model),
+            str(expected),
+            json.dumps(msgspec.to_builtins(after)),
+            json.dumps(entry),
+            str(AUDIT_ENTRIES),
+        ),
+    )
+    if revision <= 0:
+        raise RouteConflict(
+            f"the route of {after.model} changed meanwhile: it stands at revision {-revision}, "
+            f"not {expected}; look at it (slipstream status {after.model}) and try again"
+        )
+    client.sadd(keys.MODELS, after.model)
+    return replace(after, revision=revision)
+
+
+def change(
+    client: redis.Redis,
+    model: str,
+    transition: Callable[[Route], Route],
+    *,
+    first: int,
+    action: str,
+    who: str,
+    why: str,
+) -> Route:
+    """Read, apply a transition of models.rollout, write. `first`: champion where no route stands."""
+    before = read(client, model)
+    start = before or Route(model, champion=first)
+    return write(client, before, transition(start), action=action, who=who, why=why)
+
+
+def audit(client: redis.Redis, model: str, count: int = 50) -> list[dict[str, Any]]:
+    """The last changes, newest first."""
+    entries = cast(list[Any], client.xrevrange(keys.audit(model), count=count))
+    return [json.loads(fields[b"entry"]) for _, fields in entries]

@@ -1,0 +1,87 @@
+"""Prometheus metrics of the gateway. No label that a client can choose.
+
+The catalogue with meanings stands in docs/metrics.md; a test keeps the two together.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+DURATION = Histogram(
+    "slipstream_request_duration_seconds",
+    "Time from the request's arrival to the answer, by version that answered",
+    ["model", "version", "role"],
+    buckets=_BUCKETS,
+)
+REQUESTS = Counter(
+    "slipstream_requests_total", "Answers, by kind of call and status", ["route", "code"]
+)
+DROPPED = Counter(
+    "slipstream_facts_dropped_total",
+    "Predictions and labels that monitoring never saw, by reason",
+    ["reason"],
+)
+SHADOWS = Counter(
+    "slipstream_shadow_total",
+    "Requests that a shadow was to see, by what became of them",
+    ["model", "version", "outcome"],
+)
+REVISION = Gauge(
+    "slipstream_route_revision",
+    "Revision of the route that this worker applies",
+    ["model"],
+    multiprocess_mode="livemin",
+)
+DEGRADED = Gauge(
+    "slipstream_monitoring_degraded",
+    "1 while a worker cannot reach Redis; predictions go on",
+    multiprocess_mode="livemax",
+)
+
+
+@cache
+def duration(model: str, version: int, role: str) -> Histogram:
+    """The child of DURATION, looked up once: labels() costs more than observe()."""
+    return DURATION.labels(model, str(version), role)
+
+
+@cache
+def answered(route: str, code: int) -> Counter:
+    return REQUESTS.labels(route, str(code))
+
+
+def exposition(folder: str) -> tuple[bytes, str]:
+    """The text for a scrape and its content type; `folder` sums over several workers."""
+    if not folder:
+        return generate_latest(REGISTRY), CONTENT_TYPE_LATEST
+    _bury_the_dead(Path(folder))
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, path=folder)
+    return generate_latest(registry), CONTENT_TYPE_LATEST
+
+
+def _bury_the_dead(folder: Path) -> None:
+    """A worker that was killed leaves its live gauges behind; nobody else removes them."""
+    for file in folder.glob("gauge_live*_*.db"):
+        pid = int(file.stem.rsplit("_", 1)[1])
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            mark_process_dead(pid, str(folder))
+        except PermissionError:
+            continue  # alive, and somebody else's
