@@ -10,6 +10,7 @@ STATUS: dict[type[BaseException], int] = {
     errors.UnsupportedEncoding: 415,
     errors.InvalidRequest: 400,
     errors.NotFound: 404,
+    errors.MethodNotAllowed: 405,
     errors.IllegalTransition: 409,
     errors.RouteConflict: 409,
     errors.Overloaded: 429,

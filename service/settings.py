@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Settings:
     """Frozen at start. Each comes from SLIPSTREAM_<NAME>; the default stands beside it."""
 

@@ -1,0 +1,195 @@
+"""One prediction: route, run, leave a fact, let the shadow ride along.
+
+Both doors, the protocol's and BentoML's own, come through here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from models import prediction_id
+from models.errors import DeadlineExceeded, InvalidRequest, Overloaded, SlipstreamError
+from models.rollout import Arm, Route, decide, shadowed
+from models.sessions import LoadedVersion
+from models.signature import FLOATS, Tensors
+from service import metrics
+from service.errors import status_of
+from service.fleet import Fleet
+from service.recorder import Fact, Recorder
+from service.settings import Settings
+from service.shadow import Job, Shadow
+from service.telemetry import TraceContext
+
+#: Seconds of model time that may be spent on the event loop: a hop to a thread costs a tenth of
+#: a millisecond, which a fast model should not pay and a slow one does not notice.
+INLINE = 0.002
+SLOW_THREADS = 2
+
+
+@dataclass(slots=True)
+class Prediction:
+    """What is known of a request on its way. `marks` are monotonic nanoseconds."""
+
+    loaded: LoadedVersion
+    route: Route
+    arm: Arm
+    identifier: int
+    outputs: Tensors
+    event_ms: int
+
+
+class Predictor:
+    """Answers requests with the versions of the fleet."""
+
+    def __init__(
+        self, settings: Settings, fleet: Fleet, recorder: Recorder, shadow: Shadow
+    ) -> None:
+        self.fleet = fleet
+        self.recorder = recorder
+        self._deadline = settings.deadline
+        self._backlog = settings.backlog
+        self._shadow = shadow
+        self._waiting = 0
+        self._threads = ThreadPoolExecutor(SLOW_THREADS, thread_name_prefix="slow-model")
+
+    def route(self, model: str, asked: str | None) -> tuple[Route, Arm, LoadedVersion]:
+        """Who answers. Raises UnknownModel, UnknownVersion, BadModel or InvalidRequest."""
+        route = self.fleet.route(model)
+        arm = decide(route, asked)
+        return route, arm, self.fleet.version(model, arm.version)
+
+    async def run(
+        self, loaded: LoadedVersion, tensors: Tensors, outputs: Sequence[str] | None
+    ) -> Tensors:
+        """The version's outputs: those asked for and those that monitoring needs."""
+        names = _needed(loaded, outputs)
+        if 0 < loaded.seconds * rows_of(loaded, tensors) < INLINE:
+            return loaded.run(tensors, names)
+        return await self._run_slow(loaded, tensors, names)
+
+    async def _run_slow(
+        self, loaded: LoadedVersion, tensors: Tensors, names: Sequence[str] | None
+    ) -> Tensors:
+        if self._waiting >= self._backlog:
+            raise Overloaded(
+                f"{self._waiting} requests wait for a slow model already; try again in a second"
+            )
+        options = ort.RunOptions()
+        self._waiting += 1
+        work = asyncio.get_running_loop().run_in_executor(
+            self._threads, loaded.run, tensors, names, options
+        )
+        work.add_done_callback(self._release)  # when the work ends, not when its caller gives up
+        try:
+            return await asyncio.wait_for(asyncio.shield(work), self._deadline)
+        except TimeoutError:
+            options.terminate = True  # ONNX Runtime stops at the next node
+            raise DeadlineExceeded(
+                f"{loaded.version} did not answer within {self._deadline:g} seconds"
+            ) from None
+
+    def _release(self, work: asyncio.Future[Any]) -> None:
+        self._waiting -= 1
+        if not work.cancelled():
+            work.exception()  # seen, so that an abandoned failure is no surprise in the log
+
+    def finish(
+        self, prediction: Prediction, tensors: Tensors, seconds: float, trace: TraceContext
+    ) -> None:
+        """After the reply: measure, record, and offer the request to the shadow."""
+        loaded, arm = prediction.loaded, prediction.arm
+        metrics.duration(loaded.version.model, arm.version, arm.role).observe(seconds)
+        fact = Fact(
+            model=loaded.version.model,
+            version=arm.version,
+            role=arm.role,
+            kind="ok",
+            event_ms=prediction.event_ms,
+            latency_us=seconds * 1e6,
+            manifest=loaded.manifest,
+            identifier=prediction.identifier,
+            rows=rows_of(loaded, tensors),
+            trace=trace.packed,
+            inputs=tensors,
+            outputs=prediction.outputs,
+            bytes=512 + sum(array.nbytes for array in tensors.values()),
+        )
+        self.recorder.record(fact)
+        rider = shadowed(prediction.route, arm.version, prediction.identifier)
+        ready = self.fleet.ready_version(loaded.version.model, rider) if rider else None
+        if ready is not None:
+            self._shadow.offer(Job(ready, tensors, fact))
+
+    def failed(self, model: str, error: BaseException, seconds: float) -> None:
+        """Count a request that got no answer against the version that would have given one."""
+        try:
+            route = self.fleet.route(model)
+        except SlipstreamError:
+            return  # a model that is not there has no windows to count in
+        kind = "error" if status_of(error) >= 500 else "invalid"
+        now = time.time_ns() // 1_000_000
+        role = "champion"
+        self.recorder.record(Fact(model, route.champion, role, kind, now, seconds * 1e6))
+
+    def stop(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _needed(loaded: LoadedVersion, outputs: Sequence[str] | None) -> Sequence[str] | None:
+    if outputs is None:
+        return None
+    known = {spec.name for spec in loaded.signature.outputs}
+    unknown = next((name for name in outputs if name not in known), None)
+    if unknown is not None:
+        raise InvalidRequest(
+            f"{loaded.version} has no output '{unknown}'; it gives: {', '.join(sorted(known))}"
+        )
+    return list(dict.fromkeys((*outputs, *loaded.manifest.recorded_outputs)))
+
+
+def rows_of(loaded: LoadedVersion, tensors: Tensors) -> int:
+    """Rows of a request: the first axis of its first input; 1 where there is none."""
+    first = next(iter(tensors.values()), None)
+    return len(first) if first is not None and first.ndim else 1
+
+
+def check_tensors(loaded: LoadedVersion, tensors: Tensors) -> None:
+    """Raise InvalidRequest unless the version takes these tensors."""
+    loaded.signature.check(tensors)
+    if loaded.manifest.non_finite == "refuse":
+        _refuse_non_finite(loaded, tensors)
+
+
+def _refuse_non_finite(loaded: LoadedVersion, tensors: Tensors) -> None:
+    for spec in loaded.signature.inputs:
+        if spec.datatype in FLOATS and not np.isfinite(tensors[spec.name]).all():
+            raise InvalidRequest(
+                f"input '{spec.name}' has NaN or infinite values, "
+                f"which {loaded.version} refuses (non_finite in its manifest)"
+            )
+
+
+def event_time(written: object) -> int:
+    """Milliseconds since 1970 of an RFC 3339 time; raises InvalidRequest where it is none."""
+    try:
+        moment = datetime.fromisoformat(str(written))
+    except ValueError:
+        raise InvalidRequest(
+            f"event time '{str(written)[:40]}' is not RFC 3339, e.g. 2013-07-01T06:30:00Z"
+        ) from None
+    if moment.tzinfo is None:
+        raise InvalidRequest(f"event time '{written}' has no time zone; add Z or an offset")
+    return int(moment.timestamp() * 1000)
+
+
+def new_identifier() -> int:
+    return prediction_id.new()

@@ -1,0 +1,371 @@
+"""The protocol's endpoints. Reads a call, returns an answer; knows no sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import version as installed
+from typing import Any, NamedTuple
+
+import msgspec
+
+from models import prediction_id
+from models.errors import InvalidRequest, MethodNotAllowed, NotFound, NotReady, NotSupported
+from models.rollout import decide
+from models.sessions import LoadedVersion
+from models.signature import TensorSpec
+from service import feedback, metrics
+from service.predictor import Prediction, Predictor, check_tensors, event_time, new_identifier
+from service.protocol import codec
+from service.settings import Settings
+from service.telemetry import Step, TraceContext, Tracing
+
+_encode = msgspec.json.Encoder().encode
+_JSON = (b"content-type", b"application/json")
+_BINARY = (b"content-type", b"application/octet-stream")
+Headers = list[tuple[bytes, bytes]]
+
+
+class Answer(NamedTuple):
+    """Status, body and headers; `after` runs once the answer is on the wire."""
+
+    status: int
+    content: bytes
+    headers: Headers
+    after: Callable[[], None] | None = None
+
+
+@dataclass(slots=True)
+class Call:
+    """A request as the front received it, and what its path said."""
+
+    method: str
+    headers: dict[bytes, bytes]
+    started: int
+    body: bytes = b""
+    model: str = ""
+    asked: str | None = None
+    trace: TraceContext | None = None
+    steps: list[Step] = field(default_factory=list)
+
+    def header(self, name: bytes) -> str:
+        return self.headers.get(name, b"").decode("latin-1")
+
+
+class Protocol:
+    """The protocol over one predictor."""
+
+    def __init__(self, settings: Settings, predictor: Predictor, tracing: Tracing) -> None:
+        self.settings = settings
+        self.predictor = predictor
+        self.fleet = predictor.fleet
+        self.tracing = tracing
+
+    def failed(self, call: Call, error: BaseException, status: int) -> None:
+        """Count and trace a call to a model that ended in an error."""
+        if call.trace is None:
+            return
+        ended = time.perf_counter_ns()
+        self.predictor.failed(call.model, error, (ended - call.started) / 1e9)
+        self._span(call, call.trace, "infer", ended, {"http.response.status_code": status})
+
+    def _span(
+        self, call: Call, trace: TraceContext, what: str, ended: int, more: dict[str, Any]
+    ) -> None:
+        if not trace.sampled:
+            return
+        route = f"/v2/models/{{model}}/{what}"
+        status = more["http.response.status_code"]
+        attributes = {
+            "http.request.method": call.method,
+            "http.route": route,
+            "slipstream.model": call.model,
+            **more,
+        }
+        whole = Step("", call.started, ended)
+        name = f"{call.method} {route}"
+        self.tracing.request(trace, name, whole, call.steps, attributes, status >= 500)
+
+
+# --- predictions and labels -----------------------------------------------------------------------
+
+
+async def infer(protocol: Protocol, call: Call) -> Answer:
+    """POST /v2/models/{m}[/versions/{v}]/infer"""
+    trace = call.trace = protocol.tracing.begin(call.headers.get(b"traceparent"))
+    predictor, clock = protocol.predictor, time.perf_counter_ns
+    received = clock()
+    request = _decode(protocol, call)
+    event_ms = _event_ms(call, request.parameters)
+    decoded = clock()
+    route, arm, loaded = predictor.route(call.model, call.asked)
+    check_tensors(loaded, request.tensors)
+    routed = clock()
+    names = [output.name for output in request.outputs] if request.outputs else None
+    outputs = await predictor.run(loaded, request.tensors, names)
+    inferred = clock()
+    identifier = new_identifier()
+    prediction = Prediction(loaded, route, arm, identifier, outputs, event_ms)
+    body = _encoded(prediction, request, names)
+    encoded = clock()
+    call.steps += (
+        Step("decode", received, decoded),
+        Step("route", decoded, routed),
+        Step("infer", routed, inferred),
+        Step("encode", inferred, encoded),
+    )
+    after = partial(_finish, protocol, call, prediction, request.tensors, trace)
+    headers = _infer_headers(prediction, trace, body.header_length)
+    return Answer(200, body.content, headers, after)
+
+
+def _decode(protocol: Protocol, call: Call) -> codec.Request:
+    body = call.body
+    encoding = call.headers.get(b"content-encoding")
+    if encoding:
+        body = codec.decompress(body, encoding.decode("latin-1"), protocol.settings.body_limit)
+    length = call.headers.get(b"inference-header-content-length")
+    if length == b"0":
+        return codec.decode_raw(body, protocol.predictor.route(call.model, call.asked)[2].signature)
+    return codec.decode(body, length)
+
+
+def _event_ms(call: Call, parameters: dict[str, Any]) -> int:
+    written = call.headers.get(b"x-event-time")
+    if written is not None:
+        return event_time(written.decode("latin-1"))
+    if "event_time" in parameters:
+        return event_time(parameters["event_time"])
+    return time.time_ns() // 1_000_000
+
+
+def _encoded(
+    prediction: Prediction, request: codec.Request, names: list[str] | None
+) -> codec.Body:
+    version = prediction.loaded.version
+    text = prediction_id.text(prediction.identifier)
+    head = {
+        "model_name": version.model,
+        "model_version": str(version.number),
+        "id": request.id or text,
+        "parameters": {"prediction_id": text},
+    }
+    outputs = prediction.outputs
+    if names is not None:
+        outputs = {name: outputs[name] for name in names}
+    literals = request.parameters.get("non_finite") == "literal"
+    return codec.encode(head, outputs, request.outputs, request.binary_default, literals)
+
+
+def _infer_headers(prediction: Prediction, trace: TraceContext, length: int | None) -> Headers:
+    headers = [
+        _JSON if length is None else _BINARY,
+        (b"x-model-version", b"%d" % prediction.arm.version),
+        (b"x-model-role", prediction.arm.role.encode()),
+        (b"x-prediction-id", prediction_id.text(prediction.identifier).encode()),
+        (b"x-route-revision", b"%d" % prediction.route.revision),
+        (b"traceparent", trace.traceparent.encode()),
+    ]
+    if length is not None:
+        headers.append((b"inference-header-content-length", b"%d" % length))
+    return headers
+
+
+def _finish(
+    protocol: Protocol, call: Call, prediction: Prediction, tensors: Any, trace: TraceContext
+) -> None:
+    ended = time.perf_counter_ns()
+    protocol.predictor.finish(prediction, tensors, (ended - call.started) / 1e9, trace)
+    if trace.sampled:
+        facts = {
+            "http.response.status_code": 200,
+            "slipstream.version": prediction.arm.version,
+            "slipstream.role": str(prediction.arm.role),
+            "slipstream.prediction_id": prediction_id.text(prediction.identifier),
+        }
+        protocol._span(call, trace, "infer", ended, facts)
+
+
+async def give_feedback(protocol: Protocol, call: Call) -> Answer:
+    """POST /v2/models/{m}/feedback"""
+    protocol.fleet.route(call.model)
+    labels, rejected = feedback.read(call.body, call.header(b"content-type"))
+    protocol.predictor.recorder.feedback(call.model, labels)
+    return _json({"accepted": len(labels), "rejected": rejected})
+
+
+# --- metadata and health --------------------------------------------------------------------------
+
+
+async def server(protocol: Protocol, call: Call) -> Answer:
+    """GET /v2"""
+    extensions = ["binary_tensor_data", "model_repository"]
+    return _json(
+        {"name": "slipstream", "version": installed("slipstream-serving"), "extensions": extensions}
+    )
+
+
+async def live(protocol: Protocol, call: Call) -> Answer:
+    """GET /v2/health/live; both keys, since clients look for either."""
+    return _json({"live": True, "ready": protocol.fleet.ready})
+
+
+async def ready(protocol: Protocol, call: Call) -> Answer:
+    """GET /v2/health/ready"""
+    if not protocol.fleet.ready:
+        raise NotReady("the gateway is loading its models")
+    return await live(protocol, call)
+
+
+async def metadata(protocol: Protocol, call: Call) -> Answer:
+    """GET /v2/models/{m}[/versions/{v}]"""
+    loaded = _loaded(protocol, call)
+    number = loaded.version.number
+    versions = [number] if call.asked else protocol.fleet.versions(call.model)
+    return _json(
+        {
+            "name": call.model,
+            "versions": [str(v) for v in versions],
+            "platform": "onnxruntime_onnx",
+            "inputs": [_spec(spec) for spec in loaded.signature.inputs],
+            "outputs": [_spec(spec) for spec in loaded.signature.outputs],
+        }
+    )
+
+
+async def model_ready(protocol: Protocol, call: Call) -> Answer:
+    """GET /v2/models/{m}[/versions/{v}]/ready"""
+    _loaded(protocol, call)
+    return _json({"name": call.model, "ready": True})
+
+
+async def config(protocol: Protocol, call: Call) -> Answer:
+    """GET /v2/models/{m}[/versions/{v}]/config"""
+    loaded = _loaded(protocol, call)
+    return _json(
+        {
+            "name": call.model,
+            "platform": "onnxruntime_onnx",
+            "backend": "onnxruntime",
+            "max_batch_size": 0,
+            "input": [_config(spec) for spec in loaded.signature.inputs],
+            "output": [_config(spec) for spec in loaded.signature.outputs],
+        }
+    )
+
+
+async def models(protocol: Protocol, call: Call) -> Answer:
+    """GET /v2/models"""
+    return _json({"models": protocol.fleet.models()})
+
+
+async def index(protocol: Protocol, call: Call) -> Answer:
+    """POST /v2/repository/index"""
+    wanted = _object(call.body)
+    return _json(
+        [
+            {"name": v.model, "version": str(v.number), "state": state, "reason": reason}
+            for v, state, reason in protocol.fleet.index()
+            if not wanted.get("ready") or state == "READY"
+        ]
+    )
+
+
+async def load(protocol: Protocol, call: Call) -> Answer:
+    """POST /v2/repository/models/{m}/load: look again now. Never moves traffic."""
+    if _object(call.body).get("parameters"):
+        raise NotSupported("a model is loaded from the repository; parameters are not taken")
+    await asyncio.to_thread(protocol.fleet.reload, call.model)
+    return Answer(200, b"", [])
+
+
+async def scrape(protocol: Protocol, call: Call) -> Answer:
+    """GET /metrics"""
+    folder = protocol.settings.prometheus_dir
+    content, kind = await asyncio.to_thread(metrics.exposition, folder)
+    return Answer(200, content, [(b"content-type", kind.encode())])
+
+
+def _loaded(protocol: Protocol, call: Call) -> LoadedVersion:
+    arm = decide(protocol.fleet.route(call.model), call.asked)
+    return protocol.fleet.version(call.model, arm.version)
+
+
+def _spec(spec: TensorSpec) -> dict[str, Any]:
+    return {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape or ())}
+
+
+def _config(spec: TensorSpec) -> dict[str, Any]:
+    kind = "TYPE_STRING" if spec.datatype == "BYTES" else f"TYPE_{spec.datatype}"
+    return {"name": spec.name, "data_type": kind, "dims": list(spec.shape or ())}
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        value = msgspec.json.decode(body or b"{}")
+    except msgspec.DecodeError as error:
+        raise InvalidRequest(f"the body is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise InvalidRequest("the body must be a JSON object, or empty")
+    return value
+
+
+def _json(value: Any) -> Answer:
+    return Answer(200, _encode(value), [_JSON])
+
+
+# --- paths ----------------------------------------------------------------------------------------
+
+Handler = Callable[[Protocol, Call], Awaitable[Answer]]
+
+
+_FIXED: dict[str, tuple[str, Handler]] = {
+    "v2": ("GET", server),
+    "v2/health/live": ("GET", live),
+    "v2/health/ready": ("GET", ready),
+    "v2/models": ("GET", models),
+    "v2/repository/index": ("POST", index),
+    "metrics": ("GET", scrape),
+}
+_OF_MODEL: dict[str, tuple[str, Handler]] = {
+    "": ("GET", metadata),
+    "ready": ("GET", model_ready),
+    "config": ("GET", config),
+    "infer": ("POST", infer),
+}
+
+
+def parse(path: str, call: Call) -> tuple[Handler, str]:
+    """The handler of a path and the name it has in metrics; model and version go into `call`.
+
+    Raises NotFound, or MethodNotAllowed. The name is one of a fixed few, whatever the path.
+    """
+    parts = path.strip("/").split("/")
+    kind = "/".join(parts)
+    found = _FIXED.get(kind)
+    if found is None:
+        kind, found = _parse_model(parts, call)
+    if found is None:
+        raise NotFound(f"there is nothing at {path[:100]}")
+    method, handler = found
+    if call.method != method:
+        raise MethodNotAllowed(f"{path[:100]} takes {method}, not {call.method}")
+    return handler, kind
+
+
+def _parse_model(parts: list[str], call: Call) -> tuple[str, tuple[str, Handler] | None]:
+    if parts[:2] == ["v2", "models"] and len(parts) > 2:
+        call.model, rest = parts[2], parts[3:]
+        if len(rest) >= 2 and rest[0] == "versions":
+            call.asked, rest = rest[1], rest[2:]
+        elif rest == ["feedback"]:
+            return "feedback", ("POST", give_feedback)
+        what = "/".join(rest)
+        return what or "metadata", _OF_MODEL.get(what)
+    if parts[:3] == ["v2", "repository", "models"] and parts[4:] == ["load"]:
+        call.model = parts[3]
+        return "load", ("POST", load)
+    return "unknown", None
