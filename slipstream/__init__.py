@@ -1,0 +1,1 @@
+"""What a person runs or imports: the command line, the launcher, the client."""
