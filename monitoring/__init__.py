@@ -1,0 +1,1 @@
+"""The monitor process: facts in, findings out."""

@@ -1,0 +1,159 @@
+"""All windows of one model in memory, and what a folded slice changes about them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from models.contract.records import Entry
+from models.errors import SlipstreamError
+from models.manifest import Manifest
+from models.repository import Repository
+from models.version import ModelVersion
+from monitoring.stream import (
+    DAYS_KEPT,
+    HOURS_A_DAY,
+    HOURS_KEPT,
+    Overtaken,
+    Progress,
+    Store,
+    WindowKey,
+)
+from monitoring.window import PAIR, Fold, Folded, Layout, PairLayout, Vector, Window
+from monitoring.window import touched, versions_of
+
+#: Entries folded at a time, so that a seal stays small.
+SLICE = 200
+
+
+class History:
+    """The windows of one model. One monitor writes it; reading is free."""
+
+    def __init__(self, model: str, store: Store, repository: Repository) -> None:
+        self.model = model
+        self.layouts: dict[int, Layout] = {}
+        self.missing: dict[int, str] = {}
+        self._store = store
+        self._repository = repository
+        self._pair = PairLayout()
+        self._reload()
+
+    def _reload(self) -> None:
+        self.progress = self._store.progress(self.model)
+        self.windows: dict[WindowKey, Vector] = {}
+        for number in self._repository.versions(self.model):
+            self._learn(number)
+        for version, role in self._store.groups(self.model):
+            self._learn(version)
+            for grain in ("day", "hour"):
+                stored = self._store.windows(self.model, grain, version, role)
+                for start, vector in stored.items():
+                    self.windows[WindowKey(grain, version, role, start)] = vector
+
+    def _learn(self, number: int) -> None:
+        """Read manifest and profile of a version, which never change."""
+        if number in self.layouts:
+            return
+        version = ModelVersion(self.model, number)
+        try:
+            package = self._repository.open(version)
+            self.layouts[number] = Layout(package.manifest, package.profile)
+            self.missing[number] = package.missing
+        except SlipstreamError as error:
+            self.layouts[number] = Layout(Manifest(self.model, number, ""), None)
+            self.missing[number] = f"{error}: only traffic and latency are monitored"
+
+    # --- follow ------------------------------------------------------------------------------
+
+    def step(self) -> Folded | None:
+        """Fold and seal the next slice; None where there is nothing new."""
+        found = self._store.read(self.model, self.progress.cursor, SLICE)
+        if found is None:
+            return None
+        for number in versions_of(found.entries):
+            self._learn(number)
+        if not self.layouts:
+            self._learn(1)  # a label came before any version was seen
+        known = self._store.pages(self.model, touched(found.entries))
+        folded = Fold(self.layouts, known).run(found.entries)
+        after = advanced(self.progress, found.entries, found.cursor, folded)
+        after.totals["unreadable"] += found.unreadable
+        changed = self._changed(folded)
+        stale = self._stale(changed)
+        try:
+            self._store.seal(self.model, self.progress, after, changed, stale, folded.outcomes)
+        except Overtaken:
+            self._reload()
+            return None
+        self.windows.update(changed)
+        for key in stale:
+            self.windows.pop(key, None)
+        self.progress = after
+        return folded
+
+    def _changed(self, folded: Folded) -> dict[WindowKey, Vector]:
+        changed: dict[WindowKey, Vector] = {}
+        newest = max([key.hour for key in folded.panes] + [self.newest("hour")], default=0)
+        for pane, vector in folded.panes.items():
+            keys = [WindowKey("day", pane.version, pane.role, pane.hour // HOURS_A_DAY)]
+            if pane.hour > newest - HOURS_KEPT:
+                keys.append(WindowKey("hour", pane.version, pane.role, pane.hour))
+            for key in keys:
+                before = changed.get(key, self.windows.get(key))
+                changed[key] = vector if before is None else before + vector
+        return changed
+
+    def _stale(self, changed: dict[WindowKey, Vector]) -> list[WindowKey]:
+        newest = {"hour": self.newest("hour"), "day": self.newest("day")}
+        for key in changed:
+            newest[key.grain] = max(newest[key.grain], key.start)
+        kept = {"hour": HOURS_KEPT, "day": DAYS_KEPT}
+        return [k for k in self.windows if k.start <= newest[k.grain] - kept[k.grain]]
+
+    # --- read --------------------------------------------------------------------------------
+
+    def newest(self, grain: str) -> int:
+        """Start of the newest window; 0 where there is none."""
+        return max((key.start for key in self.windows if key.grain == grain), default=0)
+
+    def oldest(self, grain: str) -> int:
+        return min((key.start for key in self.windows if key.grain == grain), default=0)
+
+    def layout(self, version: int, role: str) -> Layout:
+        return self._pair if role == PAIR else self.layouts[version]
+
+    def window(
+        self, version: int, roles: Iterable[str], grain: str, first: int, last: int
+    ) -> Window:
+        """The sum of the windows from `first` to `last`, both included."""
+        roles = tuple(roles)
+        layout = self.layout(version, roles[0])
+        vectors = [
+            vector
+            for start in range(first, last + 1)
+            for role in roles
+            if (vector := self.windows.get(WindowKey(grain, version, role, start))) is not None
+        ]
+        return Window(layout, np.sum(vectors, axis=0) if vectors else layout.zeros())
+
+    def versions(self) -> list[int]:
+        return sorted(self.layouts)
+
+    def roles(self, version: int) -> list[str]:
+        return sorted({key.role for key in self.windows if key.version == version} - {PAIR})
+
+
+def advanced(before: Progress, entries: Iterable[Entry], cursor: str, folded: Folded) -> Progress:
+    """Progress after a slice. A gap in a worker's sequence is an entry that was lost."""
+    after = Progress(
+        cursor, before.totals + folded.totals, dict(before.sequences), dict(before.dropped)
+    )
+    for entry in entries:
+        last = after.sequences.pop(entry.worker, None)
+        if last is not None:
+            after.totals["entries_lost"] += max(entry.sequence - last - 1, 0)
+        after.sequences[entry.worker] = entry.sequence
+        after.dropped[entry.worker] = entry.dropped
+    after.totals["dropped"] = sum(after.dropped.values())
+    return after
