@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -23,6 +25,8 @@ from monitoring.stream import (
 from monitoring.window import PAIR, Fold, Folded, Layout, PairLayout, Vector, Window
 from monitoring.window import touched, versions_of
 
+T = TypeVar("T")
+
 #: Entries folded at a time, so that a seal stays small.
 SLICE = 200
 
@@ -37,10 +41,13 @@ class History:
         self._store = store
         self._repository = repository
         self._pair = PairLayout()
+        self._stamps: Counter[int] = Counter()
+        self._kept: dict[Any, tuple[int, Any]] = {}
         self._reload()
 
     def _reload(self) -> None:
         self.progress = self._store.progress(self.model)
+        self._stamps[0] += 1
         self.windows: dict[WindowKey, Vector] = {}
         for number in self._repository.versions(self.model):
             self._learn(number)
@@ -89,6 +96,7 @@ class History:
         self.windows.update(changed)
         for key in stale:
             self.windows.pop(key, None)
+        self._stamps.update(key.start for key in changed if key.grain == "day")
         self.progress = after
         return folded
 
@@ -136,6 +144,28 @@ class History:
             if (vector := self.windows.get(WindowKey(grain, version, role, start))) is not None
         ]
         return Window(layout, np.sum(vectors, axis=0) if vectors else layout.zeros())
+
+    def measured(
+        self,
+        version: int,
+        roles: Sequence[str],
+        first: int,
+        last: int,
+        measure: Callable[[Window], T],
+    ) -> T:
+        """`measure` of the window from day `first` to `last`, computed once until it changes."""
+        key = (version, tuple(roles), first, last, measure)
+        stamp = self.stamp(first, last)
+        kept = self._kept.get(key)
+        if kept is None or kept[0] != stamp:
+            kept = stamp, measure(self.window(version, roles, "day", first, last))
+            self._kept[key] = kept
+        value: T = kept[1]
+        return value
+
+    def stamp(self, first: int, last: int) -> int:
+        """Rises whenever one of these days changes; what was computed from them may be kept."""
+        return self._stamps[0] + sum(self._stamps[day] for day in range(first, last + 1))
 
     def versions(self) -> list[int]:
         return sorted(self.layouts)

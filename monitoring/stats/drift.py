@@ -9,14 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, special, stats
+from scipy import special
 
 Numbers = npt.NDArray[np.int64] | npt.NDArray[np.float64]
-
-#: Above this the noncentral chi-squared is replaced by its normal limit, which scipy's series
-#: no longer reaches; the two differ by less than 1 % there.
-_NORMAL_FROM = 5_000.0
-
 
 class Homogeneity(NamedTuple):
     """Pearson's chi-squared test that reference and window come from one distribution.
@@ -64,26 +59,8 @@ def psi_lower_bound(test: Homogeneity, confidence: float = 0.95) -> float:
     alpha = 1 - confidence
     if test.p_value >= alpha or test.effective == 0:
         return 0.0
-    if test.statistic > _NORMAL_FROM:
-        noncentrality = _normal_noncentrality(test, confidence)
-    else:
-        noncentrality = float(
-            optimize.brentq(
-                lambda value: stats.ncx2.sf(test.statistic, test.df, value) - alpha,
-                0.0,
-                test.statistic,
-            )
-        )
+    noncentrality = float(special.chndtrinc(test.statistic, test.df, confidence))
     return max(noncentrality, 0.0) / test.effective
-
-
-def _normal_noncentrality(test: Homogeneity, confidence: float) -> float:
-    """Solve X2 = df + l + z sqrt(2 (df + 2 l)) for l, with mean and variance of ncx2."""
-    z = float(special.ndtri(confidence))
-    gap = test.statistic - test.df
-    # l^2 - (2 gap + 4 z^2) l + gap^2 - 2 z^2 df = 0, the smaller root
-    half = gap + 2 * z * z
-    return half - float(np.sqrt(max(half * half - gap * gap + 2 * z * z * test.df, 0.0)))
 
 
 def kolmogorov_smirnov(reference: Numbers, current: Numbers) -> float:

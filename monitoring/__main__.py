@@ -1,0 +1,35 @@
+"""`python -m monitoring`: the monitor process."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import uvicorn
+
+from monitoring.api import application
+from monitoring.monitor import Monitor
+from monitoring.settings import Settings
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    settings = Settings.from_environment()
+    monitor = Monitor(settings)
+    follower = threading.Thread(target=monitor.run, name="follower")
+    follower.start()
+    try:
+        uvicorn.run(
+            application(monitor),
+            host=settings.host,
+            port=settings.port,
+            log_level="warning",
+            timeout_graceful_shutdown=2,
+        )
+    finally:
+        monitor.stop()
+        follower.join()
+
+
+if __name__ == "__main__":
+    main()

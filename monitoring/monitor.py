@@ -1,0 +1,199 @@
+"""The loop: follow the streams, fold, judge, tell."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from typing import Any
+
+import msgspec
+import redis
+from redis.exceptions import RedisError
+
+from models import routes
+from models.contract import keys
+from models.repository import Repository
+from models.rollout import Route
+from monitoring import measure, telemetry
+from monitoring.history import History
+from monitoring.judge import Finding, Measurements, Rules, judge, read_rules
+from monitoring.settings import Settings
+from monitoring.stream import Store
+from monitoring.telemetry import Tracing
+
+log = logging.getLogger("slipstream.monitor")
+
+#: Seconds between judgements; folding goes on in between.
+JUDGE = 2.0
+#: Seconds after which a silent worker counts as gone.
+SILENT = 10
+#: Roles whose requests a version answered.
+ANSWERING = ("champion", "pinned")
+
+
+class Monitor:
+    """Follows every model. Readers take `lock` while they look at the histories."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.rules: Rules = read_rules(settings.rules)
+        self.client = redis.Redis.from_url(settings.redis_url, socket_timeout=10)
+        self.store = Store(self.client)
+        self.repository = Repository(settings.repository)
+        self.histories: dict[str, History] = {}
+        self.findings: dict[str, list[tuple[Finding, int]]] = {}
+        self.lock = threading.RLock()
+        self.changed_ms = 0
+        self.failed = ""
+        self._stopping = threading.Event()
+        self._tracing = Tracing(settings.otlp_endpoint)
+        self._judged = 0.0
+
+    # --- follow ------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Follow until stopped. Redis away: say so once, wait, go on where it was."""
+        while not self._stopping.is_set():
+            try:
+                busy = self.step()
+                self.failed = ""
+            except (RedisError, OSError) as error:
+                if not self.failed:
+                    log.warning("Redis does not answer (%s); the last numbers stay", error)
+                self.failed, busy = str(error), False
+            if not busy:
+                self._stopping.wait(self.settings.interval)
+        self._tracing.shutdown()
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def step(self) -> bool:
+        """Fold one slice of each model; True where there may be more."""
+        busy = False
+        for model in self.store.models():
+            busy |= self._follow(model)
+        if time.monotonic() - self._judged > JUDGE or not busy:
+            self._judge_all()
+            self._judged = time.monotonic()
+        return busy
+
+    def _follow(self, model: str) -> bool:
+        history = self.histories.get(model)
+        if history is None:
+            history = History(model, self.store, self.repository)
+            self.histories[model] = history
+        with self.lock:
+            folded = history.step()
+        if folded is None:
+            return False
+        telemetry.FOLDED.labels(model).inc(folded.totals["rows"])
+        telemetry.LABELS.labels(model).inc(folded.totals["labels"])
+        self._tracing.feedback(model, folded.joined)
+        self.changed_ms = time.time_ns() // 1_000_000
+        return True
+
+    def drain(self) -> None:
+        """Fold everything that is there."""
+        while self.step():
+            pass
+
+    # --- judge -------------------------------------------------------------------------------
+
+    def _judge_all(self) -> None:
+        for model, history in self.histories.items():
+            route = self.route(model)
+            telemetry.LAG.labels(model).set(self.store.lag(model, history.progress.cursor))
+            telemetry.LOST.labels(model).set(history.progress.totals["entries_lost"])
+            if route is not None:
+                with self.lock:
+                    measured = self.measure(model, route.champion)
+                self._export(measured)
+                self._tell(model, judge(measured, self.rules))
+
+    def route(self, model: str) -> Route | None:
+        """The route that stands; before the first one, the highest version that was seen."""
+        route = routes.read(self.client, model)
+        history = self.histories.get(model)
+        if route is None and history is not None and history.versions():
+            route = Route(model, champion=max(history.versions()))
+        return route
+
+    def measure(self, model: str, version: int) -> Measurements:
+        """What is known of a version, over the last windows of event time."""
+        history, rules = self.histories[model], self.rules
+        last = history.newest("day")
+        recent = history.window(
+            version, ANSWERING, "day", last - rules.drift.days + 1, last
+        )
+        labelled = history.window(
+            version, ANSWERING, "day", last - rules.performance.days + 1, last
+        )
+        ok, invalid, error = measure.requests(recent)
+        profile = history.layouts[version].profile
+        return Measurements(
+            model=model,
+            version=version,
+            features=measure.features(recent),
+            score=measure.score_drift(recent),
+            latency=measure.latency(recent["latency"]),
+            requests=ok + invalid + error,
+            errors=error,
+            performance=measure.performance(labelled),
+            mean_score=measure.mean_score(labelled),
+            reference=profile.metrics if profile else {},
+        )
+
+    def _export(self, measured: Measurements) -> None:
+        version = str(measured.version)
+        for feature in measured.features:
+            telemetry.PSI.labels(measured.model, version, feature.feature).set(feature.psi_low)
+        found = measured.performance
+        for metric in ("auc", "accuracy"):
+            estimate = getattr(found, metric, None)
+            if estimate is not None:
+                telemetry.QUALITY.labels(measured.model, version, metric).set(estimate.value)
+
+    def _tell(self, model: str, found: list[Finding]) -> None:
+        """To the log and to Redis, once for each finding that opens or closes."""
+        now = self._event_ms(model)
+        stored = self.client.hgetall(keys.findings(model))
+        known: dict[str, dict[str, Any]] = {
+            name.decode(): json.loads(data) for name, data in stored.items()  # type: ignore[union-attr]
+        }
+        current = {finding.fingerprint: finding for finding in found}
+        for gone in known.keys() - current.keys():
+            log.info("%s: over: %s", model, known[gone]["sentence"])
+            self.client.hdel(keys.findings(model), gone)
+        told = []
+        for name, finding in current.items():
+            since = known[name]["since_ms"] if name in known else now
+            if name not in known:
+                log.warning("%s: %s: %s (%s)", model, finding.severity, finding.sentence, finding.value)
+            record = {**msgspec.to_builtins(finding), "since_ms": since}
+            if record != known.get(name):
+                self.client.hset(keys.findings(model), name, json.dumps(record))
+            told.append((finding, since))
+        self.findings[model] = told
+        for severity in ("page", "ticket", "digest"):
+            count = sum(finding.severity == severity for finding in found)
+            telemetry.FINDINGS.labels(model, severity).set(count)
+
+    def _event_ms(self, model: str) -> int:
+        return self.histories[model].newest("day") * 86_400_000
+
+    # --- workers -----------------------------------------------------------------------------
+
+    def workers(self) -> list[dict[str, Any]]:
+        """The workers that live; those that fell silent are forgotten."""
+        now = time.time_ns() // 1_000_000
+        alive = []
+        for name, data in self.client.hgetall(keys.WORKERS).items():  # type: ignore[union-attr]
+            beat = json.loads(data)
+            if now - beat["at_ms"] < SILENT * 1000:
+                alive.append(beat)
+            elif now - beat["at_ms"] > 600 * 1000:
+                self.client.hdel(keys.WORKERS, name)
+        return alive
