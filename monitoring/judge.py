@@ -199,7 +199,9 @@ class Verdict(msgspec.Struct, frozen=True):
     detail: str = ""
 
 
-def verdict(model_findings: Sequence[Finding], labelled: bool, requests: int) -> Verdict:
+def verdict(
+    model_findings: Sequence[Finding], profiled: bool, labelled: bool, requests: int
+) -> Verdict:
     """State, and so what: one sentence that a person may rely on."""
     if requests == 0:
         return Verdict("unknown", "No request yet.")
@@ -210,6 +212,8 @@ def verdict(model_findings: Sequence[Finding], labelled: bool, requests: int) ->
     )
     shift = [f.subject for f in model_findings if f.kind == "drift" and f.subject != "score"]
     start = f"Covariate shift in {_listed(shift)}" if shift else "Inputs are steady"
+    if not profiled:
+        start = "Answers; without a reference profile, drift is unknown"
     if not labelled:
         return Verdict(worst, f"{start}; no label came yet, so whether it hurts is unknown.")
     harm = "ranking falls" if "performance" in kinds else "ranking holds so far"

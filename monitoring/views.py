@@ -152,7 +152,7 @@ def _summary(monitor: Monitor, model: str) -> Json | None:
     return {
         "name": model,
         "versions": _versions(history, route),
-        "verdict": msgspec.to_builtins(_verdict(monitor, model, route, found)),
+        "verdict": msgspec.to_builtins(_verdict(monitor, history, route, found)),
         "traffic": _traffic(history, route),
         "latency": _latency(monitor, history, route),
         "drift": _drift_summary(monitor, history, route),
@@ -182,9 +182,10 @@ def _versions(history: History, route: Route) -> list[Json]:
     return shown
 
 
-def _verdict(monitor: Monitor, model: str, route: Route, found: Sequence[Finding]) -> Verdict:
-    measured = monitor.measure(model, route.champion)
-    said = verdict(found, measured.performance is not None, measured.requests)
+def _verdict(monitor: Monitor, history: History, route: Route, found: Sequence[Finding]) -> Verdict:
+    measured = monitor.measure(route.model, route.champion)
+    profiled = history.layouts[route.champion].profile is not None
+    said = verdict(found, profiled, measured.performance is not None, measured.requests)
     return Verdict(said.level, said.sentence, _detail(measured.performance, measured.mean_score))
 
 
@@ -332,7 +333,7 @@ def timeline(monitor: Monitor, model: str) -> Json:
         return {
             "model": model,
             "versions": _versions(history, route),
-            "verdict": msgspec.to_builtins(_verdict(monitor, model, route, found)),
+            "verdict": msgspec.to_builtins(_verdict(monitor, history, route, found)),
             "route": {"revision": route.revision, "applied": applied, "workers": len(workers)},
             "champion": route.champion,
             "shadow": shadow,

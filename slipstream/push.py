@@ -1,0 +1,267 @@
+"""From an ONNX file and reference data to a version in the repository.
+
+Manifest and profile are made here, once; nothing of the reference data itself is kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars
+
+from models.errors import RepositoryError
+from models.manifest import Feature, Manifest, Said, Score, Task, digest_of
+from models.profile import (
+    Profile,
+    calibration_table,
+    class_counts,
+    numeric_bins,
+    profile_features,
+)
+from models.repository import Package, Repository
+from models.sessions import LoadedVersion
+from models.signature import NUMPY, Array, Tensors, TensorSpec
+from models.version import ModelVersion
+from monitoring.stats.performance import auc, reliability
+
+#: Rows that the model answers at a time while the profile is made.
+CHUNK = 5_000
+#: Score bins for the metrics, as the monitor uses them.
+GRID = 1024
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The data that a version was made from. `holdout` measures it; the reference else."""
+
+    file: Path
+    target: str | None = None
+    holdout: Path | None = None
+
+
+def push(
+    repository: Repository,
+    model: str,
+    file: Path,
+    *,
+    version: int | None = None,
+    reference: Reference | None = None,
+    classes: list[str] | None = None,
+    training: dict[str, Any] | None = None,
+    non_finite: str = "allow",
+) -> tuple[Manifest, bool]:
+    """Add a version; False where the very same file was there already.
+
+    Raises RepositoryError (or BadModel, VersionExists) with what to do.
+    """
+    if not file.is_file():
+        raise RepositoryError(f"there is no file {file}")
+    digest = digest_of(file)
+    number = version or _next_version(repository, model, digest)
+    bare = Manifest(model, number, digest)
+    loaded = LoadedVersion(Package(ModelVersion(model, number), file, bare, None))
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    facts = {"description": "", **(training or {})}
+    if reference is None:
+        manifest = Manifest(model, number, digest, created=created, training=facts)
+        return manifest, repository.push(file, manifest, None)
+    manifest = Manifest(
+        model=model,
+        version=number,
+        digest=digest,
+        created=created,
+        non_finite="refuse" if non_finite == "refuse" else "allow",
+        **_described(loaded, read_table(reference.file), reference.target, classes),
+        training=facts,
+    )
+    profile = build_profile(loaded, manifest, reference)
+    return manifest, repository.push(file, manifest, profile)
+
+
+def _next_version(repository: Repository, model: str, digest: str) -> int:
+    """The number that follows, or the one under which this very file was pushed."""
+    for number in repository.versions(model):
+        if repository.open(ModelVersion(model, number)).manifest.digest == digest:
+            return number
+    return max(repository.versions(model), default=0) + 1
+
+
+def read_table(file: Path) -> polars.DataFrame:
+    """Parquet or CSV, by the file's ending."""
+    if file.suffix == ".parquet":
+        return polars.read_parquet(file)
+    if file.suffix == ".csv":
+        return polars.read_csv(file, infer_schema_length=10_000)
+    raise RepositoryError(f"{file} is neither .parquet nor .csv")
+
+
+# --- what the model takes and says ----------------------------------------------------------------
+
+
+def _described(
+    loaded: LoadedVersion,
+    table: polars.DataFrame,
+    target: str | None,
+    classes: list[str] | None,
+) -> dict[str, Any]:
+    """Features, score, label, classes and task, as far as signature and data tell them."""
+    features = _features(loaded, table, target)
+    outputs = loaded.run(tensors_of(loaded, features, table.head(10)))
+    score, label = _outputs(loaded, outputs, min(len(table), 10))
+    known = classes or (_classes(table[target]) if target else [])
+    task: Task = "other"
+    if label is not None or score is not None:
+        task = "binary" if len(known) == 2 else "multiclass" if len(known) > 2 else "other"
+    return {
+        "features": features,
+        "score": score if task == "binary" else None,
+        "label": label,
+        "classes": tuple(known),
+        "task": task,
+    }
+
+
+def _features(
+    loaded: LoadedVersion, table: polars.DataFrame, target: str | None
+) -> tuple[Feature, ...]:
+    """One input tensor per column, or one tensor for all columns in their order."""
+    specs = loaded.signature.inputs
+    columns = [name for name in table.columns if name != target]
+    if all(spec.name in columns for spec in specs):
+        return tuple(Feature(spec.name, _kind(spec), spec.name) for spec in specs)
+    if len(specs) == 1 and specs[0].shape is not None and len(specs[0].shape) == 2:
+        width = specs[0].shape[1]
+        if width not in (-1, len(columns)):
+            raise RepositoryError(
+                f"{loaded.version} takes {width} features, the reference has {len(columns)} "
+                f"columns beside the target"
+            )
+        return tuple(
+            Feature(name, _kind(specs[0]), specs[0].name, i) for i, name in enumerate(columns)
+        )
+    missing = [spec.name for spec in specs if spec.name not in columns]
+    raise RepositoryError(
+        f"the reference data has no column for the inputs: {', '.join(missing)}; "
+        f"its columns are: {', '.join(columns)}"
+    )
+
+
+def _kind(spec: TensorSpec) -> Any:
+    return "categorical" if spec.datatype in ("BYTES", "BOOL") else "numeric"
+
+
+def _outputs(
+    loaded: LoadedVersion, outputs: Tensors, rows: int
+) -> tuple[Score | None, str | None]:
+    """The score is the first float output with a row a row; the label the first other one."""
+    per_row = {n: a for n, a in outputs.items() if a.ndim and len(a) == rows}
+    floats = [n for n, a in per_row.items() if a.dtype.kind == "f"]
+    others = [n for n, a in per_row.items() if a.dtype.kind in "iuOb" and a.size == rows]
+    score = None
+    if floats:
+        width = per_row[floats[0]].reshape(rows, -1).shape[1]
+        score = Score(floats[0], 1 if width == 2 else 0)
+    return score, others[0] if others else None
+
+
+def _classes(target: polars.Series) -> list[str]:
+    values = target.drop_nulls().unique().sort().to_list()
+    if len(values) > 50:
+        return []  # a number to predict, not a class
+    return [str(int(v)) if isinstance(v, bool | float) else str(v) for v in values]
+
+
+# --- tensors and profile --------------------------------------------------------------------------
+
+
+def tensors_of(
+    loaded: LoadedVersion, features: tuple[Feature, ...], table: polars.DataFrame
+) -> Tensors:
+    """Rows of a table as the tensors that the gateway would see."""
+    tensors: Tensors = {}
+    for spec in loaded.signature.inputs:
+        names = [feature.name for feature in features if feature.input == spec.name]
+        columns = [_column(table[name], spec.datatype) for name in names]
+        tensors[spec.name] = np.stack(columns, axis=1)
+        if spec.shape is not None and len(spec.shape) == 1:
+            tensors[spec.name] = tensors[spec.name][:, 0]
+    return tensors
+
+
+def _column(column: polars.Series, datatype: str) -> Array:
+    if datatype == "BYTES":
+        return column.cast(polars.String).fill_null("").to_numpy().astype(object)
+    if NUMPY[datatype].kind == "f":
+        return column.cast(polars.Float64).to_numpy().astype(NUMPY[datatype])
+    if column.null_count():
+        raise RepositoryError(
+            f"column '{column.name}' has missing values, which a {datatype} input cannot hold"
+        )
+    return column.to_numpy().astype(NUMPY[datatype])
+
+
+def build_profile(loaded: LoadedVersion, manifest: Manifest, reference: Reference) -> Profile:
+    """Bins and counts from the reference; metrics and calibration from the hold-out."""
+    table = read_table(reference.file)
+    inputs = tensors_of(loaded, manifest.features, table)
+    said = _said(loaded, manifest, table)
+    features = profile_features(manifest, inputs, len(table))
+    held = read_table(reference.holdout) if reference.holdout else table
+    held_said = _said(loaded, manifest, held) if reference.holdout else said
+    metrics: dict[str, float] = {}
+    calibration = None
+    if reference.target and manifest.task in ("binary", "multiclass"):
+        truth = _truth(manifest, held[reference.target])
+        metrics = measured(manifest, held_said, truth)
+        if manifest.task == "binary" and not np.isnan(held_said.scores).all():
+            known = truth >= 0
+            calibration = calibration_table(held_said.scores[known], truth[known] == 1)
+    return Profile(
+        rows=len(table),
+        features=features,
+        score=numeric_bins(said.scores) if manifest.score else None,
+        classes=class_counts(said, len(manifest.classes)),
+        holdout_rows=len(held),
+        calibration=calibration,
+        metrics=metrics,
+    )
+
+
+def _said(loaded: LoadedVersion, manifest: Manifest, table: polars.DataFrame) -> Said:
+    parts = []
+    for start in range(0, len(table), CHUNK):
+        rows = table[start : start + CHUNK]
+        outputs = loaded.run(tensors_of(loaded, manifest.features, rows))
+        parts.append(manifest.said(outputs, len(rows)))
+    return Said(
+        np.concatenate([part.scores for part in parts]),
+        np.concatenate([part.classes for part in parts]),
+    )
+
+
+def _truth(manifest: Manifest, target: polars.Series) -> Any:
+    return np.array([manifest.class_index(value) for value in target.to_list()], np.int64)
+
+
+def measured(manifest: Manifest, said: Said, truth: Any) -> dict[str, float]:
+    """Metrics on rows whose truth is known, computed as the monitor computes them."""
+    known = truth >= 0
+    metrics = {"accuracy": float((said.classes[known] == truth[known]).mean())}
+    if manifest.task == "binary" and manifest.score is not None:
+        grid = np.clip((said.scores[known] * GRID).astype(int), 0, GRID - 1)
+        counts = [
+            np.bincount(grid[truth[known] == label], minlength=GRID).astype(np.int64)
+            for label in (0, 1)
+        ]
+        area = auc(*counts)
+        if area is not None:
+            metrics["auc"] = area.value
+        metrics["calibration_error"] = reliability(*counts).error
+        metrics["positive_rate"] = float((truth[known] == 1).mean())
+    return metrics
+
+
