@@ -54,7 +54,13 @@ def run(
     _push_versions(repository, work)
     if rows is not None:
         frame = frame.head(rows)
-    house = House(house_home, repository.root, port=port, monitor_port=monitor_port)
+    house = House(
+        house_home,
+        repository.root,
+        port=port,
+        monitor_port=monitor_port,
+        environment={"SLIPSTREAM_SHADOW_QUEUE": "10000"},
+    )
     stopping = stop_signals()
     run_house(house, lambda: _story(house, work, frame, rate, once, stopping))
 

@@ -19,6 +19,9 @@ from slipstream.client import encode
 CONNECTIONS = 16
 #: Labels in one call to the gateway.
 LABELS = 500
+#: Requests that the shadow may be behind. It drops what it cannot follow, which is right in
+#: production; here every flight is to be seen by both versions.
+BEHIND = 1_000
 
 Progress = Callable[[int], None]
 
@@ -39,6 +42,7 @@ class Replay:
     def __init__(self, url: str, model: str, frame: polars.DataFrame, rate: float | None) -> None:
         self._infer = f"{url}/v2/models/{model}/infer"
         self._feedback = f"{url}/v2/models/{model}/feedback"
+        self._metrics = f"{url}/metrics"
         self._rate = rate
         self._columns = [_column(frame, name) for name in FEATURES]
         self._event_ms = frame["event_ms"].to_numpy()
@@ -73,6 +77,15 @@ class Replay:
             progress(1)
             if row % LABELS == 0:
                 await self._send_labels(session, int(self._event_ms[row]))
+                await self._wait_for_shadow(session)
+
+    async def _wait_for_shadow(self, session: aiohttp.ClientSession) -> None:
+        for _ in range(600):
+            async with session.get(self._metrics) as answer:
+                seen = _shadowed(await answer.text())
+            if seen is None or self.result.predictions - seen < BEHIND:
+                return
+            await asyncio.sleep(0.05)
 
     async def _predict(self, session: aiohttp.ClientSession, row: int) -> None:
         inputs = {name: c[row : row + 1] for name, c in zip(FEATURES, self._columns, strict=True)}
@@ -109,6 +122,12 @@ class Replay:
         self.result.labels += told.get("accepted", 0)
         self.result.failures += [str(each) for each in told.get("rejected", [told.get("error")])]
         return True
+
+
+def _shadowed(metrics: str) -> int | None:
+    """Requests that the shadow is done with, one way or another; None where there is none."""
+    lines = [line for line in metrics.splitlines() if line.startswith("slipstream_shadow_total{")]
+    return sum(int(float(line.rsplit(" ", 1)[1])) for line in lines) if lines else None
 
 
 def _column(frame: polars.DataFrame, name: str) -> np.ndarray[tuple[int, int], np.dtype[np.generic]]:
