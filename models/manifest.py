@@ -79,9 +79,7 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def class_index(self, value: object) -> int:
         """The index of a label as clients write it (0, "0", true, "late"), or UNKNOWN_CLASS."""
-        if isinstance(value, bool):
-            value = int(value)
-        elif isinstance(value, float) and value.is_integer():
+        if isinstance(value, bool) or (isinstance(value, float) and value.is_integer()):
             value = int(value)
         try:
             return self.classes.index(str(value))

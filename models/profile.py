@@ -228,9 +228,7 @@ def calibration_table(scores: Floats, positive: npt.NDArray[np.bool_]) -> Calibr
     return Calibration(
         counts=tuple(np.bincount(bins, minlength=CALIBRATION_BINS).tolist()),
         score_sums=tuple(np.bincount(bins, scores, CALIBRATION_BINS).tolist()),
-        positives=tuple(
-            np.bincount(bins, positive, CALIBRATION_BINS).astype(int).tolist()
-        ),
+        positives=tuple(np.bincount(bins, positive, CALIBRATION_BINS).astype(int).tolist()),
     )
 
 

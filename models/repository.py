@@ -78,8 +78,7 @@ class Repository:
         manifest = read_manifest(manifest_file)
         if (manifest.model, manifest.version) != version:
             raise RepositoryError(
-                f"{manifest_file} speaks of {manifest.model} v{manifest.version}, "
-                f"not of {version}"
+                f"{manifest_file} speaks of {manifest.model} v{manifest.version}, not of {version}"
             )
         if not profile_file.is_file():
             missing = (

@@ -89,9 +89,7 @@ def open_session(package: Package, threads: int) -> ort.InferenceSession:
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return ort.InferenceSession(
-            str(package.file), options, providers=["CPUExecutionProvider"]
-        )
+        return ort.InferenceSession(str(package.file), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ORT's errors share no public base class
         sentence = str(error).split("\n", 1)[0][:300]
         raise BadModel(f"{package.version} cannot be loaded: {sentence}") from error

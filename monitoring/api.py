@@ -91,9 +91,7 @@ def application(monitor: Monitor) -> Starlette:
                 model + "/timeline",
                 view(lambda r: views.timeline(monitor, r.path_params["model"])),
             ),
-            Route(
-                model + "/months", view(lambda r: views.months(monitor, r.path_params["model"]))
-            ),
+            Route(model + "/months", view(lambda r: views.months(monitor, r.path_params["model"]))),
             Route(model + "/features/{feature:path}", view(feature)),
             Route("/api/v1/events", events),
             Mount("/", StaticFiles(directory=CONSOLE)),

@@ -22,8 +22,17 @@ from monitoring.stream import (
     Store,
     WindowKey,
 )
-from monitoring.window import PAIR, Fold, Folded, Layout, PairLayout, Vector, Window
-from monitoring.window import touched, versions_of
+from monitoring.window import (
+    PAIR,
+    Fold,
+    Folded,
+    Layout,
+    PairLayout,
+    Vector,
+    Window,
+    touched,
+    versions_of,
+)
 
 T = TypeVar("T")
 

@@ -137,12 +137,18 @@ def _drift(measured: Measurements, rules: Rules) -> _Found:
 
 
 def _quality(measured: Measurements, rules: Rules) -> _Found:
+    """What goes missing together has one cause, and is one finding."""
+    missing = [
+        f for f in measured.features if f.missing - f.reference_missing > rules.quality.missing
+    ]
+    if missing:
+        worst = max(missing, key=lambda f: f.missing - f.reference_missing)
+        names = _listed([f.feature for f in missing])
+        verb = "is" if len(missing) == 1 else "are"
+        sentence = f"{names} {verb} missing more often than in the reference"
+        was = f"{worst.feature} {worst.missing:.0%}, was {worst.reference_missing:.0%}"
+        yield "missing", "features", "ticket", sentence, was
     for feature in measured.features:
-        rise = feature.missing - feature.reference_missing
-        if rise > rules.quality.missing:
-            sentence = f"{feature.feature} is missing more often than in the reference"
-            was = f"{feature.missing:.0%}, was {feature.reference_missing:.0%}"
-            yield "missing", feature.feature, "ticket", sentence, was
         if feature.unseen > rules.quality.unseen:
             sentence = f"{feature.feature} has values that the reference never had"
             yield "unseen", feature.feature, "ticket", sentence, f"{feature.unseen:.1%} of rows"
@@ -166,7 +172,10 @@ def _ranking(measured: Measurements, rules: Rules) -> _Found:
     found, reference = measured.performance, measured.reference.get("auc")
     if found is None or found.auc is None or reference is None:
         return
-    if found.labels >= rules.performance.labels and found.auc.high < reference - rules.performance.auc:
+    if (
+        found.labels >= rules.performance.labels
+        and found.auc.high < reference - rules.performance.auc
+    ):
         sentence = f"v{measured.version} ranks worse than at training"
         value = f"AUC {_short(found.auc.value)}, was {_short(reference)}"
         yield "performance", "auc", "page", sentence, value
@@ -227,5 +236,3 @@ def verdict(
 def _listed(names: Sequence[str]) -> str:
     shown = ", ".join(names[:3])
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
-
-

@@ -125,9 +125,7 @@ class Monitor:
         """What is known of a version, over the last windows of event time."""
         history, rules = self.histories[model], self.rules
         last = history.newest("day")
-        recent = history.window(
-            version, ANSWERING, "day", last - rules.drift.days + 1, last
-        )
+        recent = history.window(version, ANSWERING, "day", last - rules.drift.days + 1, last)
         labelled = history.window(
             version, ANSWERING, "day", last - rules.performance.days + 1, last
         )
@@ -161,7 +159,8 @@ class Monitor:
         now = self._event_ms(model)
         stored = self.client.hgetall(keys.findings(model))
         known: dict[str, dict[str, Any]] = {
-            name.decode(): json.loads(data) for name, data in stored.items()  # type: ignore[union-attr]
+            name.decode(): json.loads(data)
+            for name, data in stored.items()  # type: ignore[union-attr]
         }
         current = {finding.fingerprint: finding for finding in found}
         for gone in known.keys() - current.keys():
@@ -171,7 +170,9 @@ class Monitor:
         for name, finding in current.items():
             since = known[name]["since_ms"] if name in known else now
             if name not in known:
-                log.warning("%s: %s: %s (%s)", model, finding.severity, finding.sentence, finding.value)
+                log.warning(
+                    "%s: %s: %s (%s)", model, finding.severity, finding.sentence, finding.value
+                )
             record = {**msgspec.to_builtins(finding), "since_ms": since}
             if record != known.get(name):
                 self.client.hset(keys.findings(model), name, json.dumps(record))

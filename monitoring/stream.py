@@ -102,9 +102,7 @@ class Store:
 
     def lag(self, model: str, cursor: str) -> int:
         """Entries that are not folded yet, counted up to 1,000."""
-        return len(
-            cast(Any, self.client.xrange(keys.facts(model), f"({cursor}", "+", count=1_000))
-        )
+        return len(cast(Any, self.client.xrange(keys.facts(model), f"({cursor}", "+", count=1_000)))
 
     def pages(self, model: str, ids: Iterable[bytes]) -> dict[bytes, Outcome]:
         """The ledger's pages on these predictions, where there are any."""

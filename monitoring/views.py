@@ -32,9 +32,9 @@ def overview(monitor: Monitor) -> Json:
     with monitor.lock:
         models = [_summary(monitor, model) for model in sorted(monitor.histories)]
         models = [model for model in models if model is not None]
-        models.sort(key=lambda m: ("page", "ticket", "digest", "unknown", "ok").index(
-            m["verdict"]["level"]
-        ))
+        models.sort(
+            key=lambda m: ("page", "ticket", "digest", "unknown", "ok").index(m["verdict"]["level"])
+        )
         newest = max((h.newest("hour") for h in monitor.histories.values()), default=0)
         return {
             "as_of_ms": time.time_ns() // 1_000_000,
@@ -387,9 +387,7 @@ def _daily_traffic(history: History, version: int, days: range) -> Json:
     return {"requests": [sum(c) for c in counts], "errors": [c[2] for c in counts]}
 
 
-def _daily_latency(
-    history: History, version: int, roles: Sequence[str], days: range
-) -> Json:
+def _daily_latency(history: History, version: int, roles: Sequence[str], days: range) -> Json:
     found = _rolling(history, version, roles, days, 1, _latency_of)
     return {name: [getattr(each, name) for each in found] for name in ("p50", "p95", "p99")}
 
@@ -498,9 +496,11 @@ def feature(
             known = [f.name for f in layout.manifest.features]
             raise NotFound(f"{model} v{version} has no profiled feature '{name}'; known: {known}")
         labels, reference, current = measure.histogram(layout, name, window[section])
-        measured = next(
-            (f for f in measure.features(window) if f.feature == name), None
-        ) if name != "score" else measure.score_drift(window)
+        measured = (
+            next((f for f in measure.features(window) if f.feature == name), None)
+            if name != "score"
+            else measure.score_drift(window)
+        )
         return {
             "feature": name,
             "kind": measured.kind if measured else "numeric",

@@ -365,9 +365,7 @@ class _Batch:
             inputs=wire.arrays(rows.inputs),
         )
 
-    def predictions(
-        self, rows: Rows
-    ) -> Iterator[tuple[bytes, int, bytes, list[float], list[int]]]:
+    def predictions(self, rows: Rows) -> Iterator[tuple[bytes, int, bytes, list[float], list[int]]]:
         """Id, hour, trace, scores and classes of each request."""
         scores, classes = self.scores.tolist(), self.classes.tolist()
         start = 0
@@ -390,9 +388,7 @@ def touched(entries: Iterable[Entry]) -> set[bytes]:
     ids: set[bytes] = set()
     for entry in entries:
         for rows in entry.rows:
-            ids.update(
-                rows.ids[at : at + ID_BYTES] for at in range(0, len(rows.ids), ID_BYTES)
-            )
+            ids.update(rows.ids[at : at + ID_BYTES] for at in range(0, len(rows.ids), ID_BYTES))
         ids.update(label.id for label in entry.feedback)
     return ids
 

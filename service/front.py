@@ -82,9 +82,9 @@ class Front:
         if status == 500:
             log.error("a request failed", exc_info=error)
         protocol.failed(call, error, status)
-        headers = [_JSON, (b"traceparent", call.trace.traceparent.encode())] if call.trace else [
-            _JSON
-        ]
+        headers = (
+            [_JSON, (b"traceparent", call.trace.traceparent.encode())] if call.trace else [_JSON]
+        )
         if status == 429:
             headers.append((b"retry-after", b"1"))
         if isinstance(error, BodyTooLarge):

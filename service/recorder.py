@@ -295,9 +295,7 @@ def _pack_rows(facts: list[Fact], sampled: bool) -> Rows:
         rows=_uint32([fact.rows for fact in facts]),
         event_ms=b"".join([fact.event_ms.to_bytes(8, "little", signed=True) for fact in facts]),
         latency_us=_uint32([int(fact.latency_us) for fact in facts]),
-        traces=(
-            b"".join([fact.trace or bytes(TRACE_BYTES) for fact in facts]) if traced else b""
-        ),
+        traces=(b"".join([fact.trace or bytes(TRACE_BYTES) for fact in facts]) if traced else b""),
         inputs=_columns([f.inputs for f in facts], [f.rows for f in facts]) if sampled else {},
         outputs=_columns([f.outputs for f in facts], [f.rows for f in facts], recorded),
         primary_version=primaries[0].version if primaries else 0,

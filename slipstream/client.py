@@ -1,8 +1,8 @@
 """A client in Python: predict, and send back the truth.
 
-    >>> client = Client("http://127.0.0.1:3000")
-    >>> answer = client.predict("flights-delay", {"temp": [[38.0]]})
-    >>> client.feedback("flights-delay", answer.prediction_id, label=1)
+>>> client = Client("http://127.0.0.1:3000")
+>>> answer = client.predict("flights-delay", {"temp": [[38.0]]})
+>>> client.feedback("flights-delay", answer.prediction_id, label=1)
 """
 
 from __future__ import annotations

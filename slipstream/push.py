@@ -154,9 +154,7 @@ def _kind(spec: TensorSpec) -> Any:
     return "categorical" if spec.datatype in ("BYTES", "BOOL") else "numeric"
 
 
-def _outputs(
-    loaded: LoadedVersion, outputs: Tensors, rows: int
-) -> tuple[Score | None, str | None]:
+def _outputs(loaded: LoadedVersion, outputs: Tensors, rows: int) -> tuple[Score | None, str | None]:
     """The score is the first float output with a row a row; the label the first other one."""
     per_row = {n: a for n, a in outputs.items() if a.ndim and len(a) == rows}
     floats = [n for n, a in per_row.items() if a.dtype.kind == "f"]
@@ -263,5 +261,3 @@ def measured(manifest: Manifest, said: Said, truth: Any) -> dict[str, float]:
         metrics["calibration_error"] = reliability(*counts).error
         metrics["positive_rate"] = float((truth[known] == 1).mean())
     return metrics
-
-

@@ -39,9 +39,9 @@ def load() -> pl.DataFrame:
     clocks read as if UTC, so that days and months are those of 2013; milliseconds since 1970.
     """
     flights, weather, planes = (_table(name) for name in ("flights", "weather", "planes"))
-    hourly = weather.select(
-        "origin", "month", "day", "hour", *NUMERIC[5:]
-    ).unique(["origin", "month", "day", "hour"], keep="first")
+    hourly = weather.select("origin", "month", "day", "hour", *NUMERIC[5:]).unique(
+        ["origin", "month", "day", "hour"], keep="first"
+    )
     joined = flights.join(
         hourly, on=["origin", "month", "day", "hour"], how="left", maintain_order="left"
     ).join(planes.select("tailnum", "seats"), on="tailnum", how="left", maintain_order="left")
@@ -57,9 +57,7 @@ def load() -> pl.DataFrame:
             late=(pl.col("arr_delay") > LATE).cast(pl.Int8),
         )
         .with_columns(
-            known_ms=pl.when(arrived).then(
-                pl.col("event_ms") + (minutes * 60_000).cast(pl.Int64)
-            ),
+            known_ms=pl.when(arrived).then(pl.col("event_ms") + (minutes * 60_000).cast(pl.Int64)),
         )
         .with_columns(pl.col(name).cast(pl.Float32) for name in NUMERIC)
         .select(*FEATURES, "event_ms", "known_ms", "late")

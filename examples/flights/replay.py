@@ -68,7 +68,11 @@ class Replay:
         return self.result
 
     async def _send(
-        self, session: aiohttp.ClientSession, rows: Iterator[int], started: float, progress: Progress
+        self,
+        session: aiohttp.ClientSession,
+        rows: Iterator[int],
+        started: float,
+        progress: Progress,
     ) -> None:
         for row in rows:
             if self._rate:
@@ -130,7 +134,9 @@ def _shadowed(metrics: str) -> int | None:
     return sum(int(float(line.rsplit(" ", 1)[1])) for line in lines) if lines else None
 
 
-def _column(frame: polars.DataFrame, name: str) -> np.ndarray[tuple[int, int], np.dtype[np.generic]]:
+def _column(
+    frame: polars.DataFrame, name: str
+) -> np.ndarray[tuple[int, int], np.dtype[np.generic]]:
     """One feature as the tensor that the model takes: shape [rows, 1]."""
     if name in CATEGORICAL:
         return frame[name].fill_null("").to_numpy().astype(object).reshape(-1, 1)

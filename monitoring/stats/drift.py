@@ -13,6 +13,7 @@ from scipy import special
 
 Numbers = npt.NDArray[np.int64] | npt.NDArray[np.float64]
 
+
 class Homogeneity(NamedTuple):
     """Pearson's chi-squared test that reference and window come from one distribution.
 

@@ -202,8 +202,7 @@ def _tensor(given: RequestInput, tail: memoryview, literal: bool) -> tuple[Array
         raise InvalidRequest(f"input '{given.name}' is nested unevenly") from None
     if array.size != count:
         raise InvalidRequest(
-            f"input '{given.name}' has {array.size} values; "
-            f"its shape {given.shape} wants {count}"
+            f"input '{given.name}' has {array.size} values; its shape {given.shape} wants {count}"
         )
     return array.reshape(given.shape), tail
 
@@ -377,5 +376,3 @@ def _listed(name: str, datatype: str, array: Array, literals: bool) -> list[Any]
         )
     listed: list[Any] = array.ravel().tolist()
     return listed
-
-

@@ -7,12 +7,11 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.metadata import version as installed
 from typing import Any, NamedTuple
 
 import msgspec
 
-from models import prediction_id
+from models import VERSION, prediction_id
 from models.errors import InvalidRequest, MethodNotAllowed, NotFound, NotReady, NotSupported
 from models.rollout import decide
 from models.sessions import LoadedVersion
@@ -142,9 +141,7 @@ def _event_ms(call: Call, parameters: dict[str, Any]) -> int:
     return time.time_ns() // 1_000_000
 
 
-def _encoded(
-    prediction: Prediction, request: codec.Request, names: list[str] | None
-) -> codec.Body:
+def _encoded(prediction: Prediction, request: codec.Request, names: list[str] | None) -> codec.Body:
     version = prediction.loaded.version
     text = prediction_id.text(prediction.identifier)
     head = {
@@ -203,9 +200,7 @@ async def give_feedback(protocol: Protocol, call: Call) -> Answer:
 async def server(protocol: Protocol, call: Call) -> Answer:
     """GET /v2"""
     extensions = ["binary_tensor_data", "model_repository"]
-    return _json(
-        {"name": "slipstream", "version": installed("slipstream-serving"), "extensions": extensions}
-    )
+    return _json({"name": "slipstream", "version": VERSION, "extensions": extensions})
 
 
 async def live(protocol: Protocol, call: Call) -> Answer:
