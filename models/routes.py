@@ -102,7 +102,7 @@ def change(
     who: str,
     why: str,
 ) -> Route:
-    """Read, apply a transition of models.rollout, write. `first`: champion where no route stands."""
+    """Read, apply a transition, write. `first` is the champion where no route stands."""
     before = read(client, model)
     start = before or Route(model, champion=first)
     return write(client, before, transition(start), action=action, who=who, why=why)

@@ -6,7 +6,7 @@ import json
 import logging
 import threading
 import time
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import redis
@@ -157,10 +157,9 @@ class Monitor:
     def _tell(self, model: str, found: list[Finding]) -> None:
         """To the log and to Redis, once for each finding that opens or closes."""
         now = self._event_ms(model)
-        stored = self.client.hgetall(keys.findings(model))
+        stored = cast("dict[bytes, bytes]", self.client.hgetall(keys.findings(model)))
         known: dict[str, dict[str, Any]] = {
-            name.decode(): json.loads(data)
-            for name, data in stored.items()  # type: ignore[union-attr]
+            name.decode(): json.loads(data) for name, data in stored.items()
         }
         current = {finding.fingerprint: finding for finding in found}
         for gone in known.keys() - current.keys():
@@ -191,7 +190,8 @@ class Monitor:
         """The workers that live; those that fell silent are forgotten."""
         now = time.time_ns() // 1_000_000
         alive = []
-        for name, data in self.client.hgetall(keys.WORKERS).items():  # type: ignore[union-attr]
+        beats = cast("dict[bytes, bytes]", self.client.hgetall(keys.WORKERS))
+        for name, data in beats.items():
             beat = json.loads(data)
             if now - beat["at_ms"] < SILENT * 1000:
                 alive.append(beat)

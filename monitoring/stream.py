@@ -145,7 +145,7 @@ class Store:
     ) -> None:
         """Write all of it or nothing. Raises Overtaken where the cursor has moved."""
         with self.client.pipeline(transaction=True) as pipeline:
-            pipeline.watch(keys.cursor(model))
+            pipeline.watch(keys.cursor(model))  # type: ignore[no-untyped-call]
             standing = cast("bytes | None", pipeline.hget(keys.cursor(model), "id"))
             if (standing or START.encode()).decode() != before.cursor:
                 raise Overtaken(model)

@@ -30,8 +30,8 @@ T = TypeVar("T")
 def overview(monitor: Monitor) -> Json:
     """Everything at a glance, the model that needs a person first."""
     with monitor.lock:
-        models = [_summary(monitor, model) for model in sorted(monitor.histories)]
-        models = [model for model in models if model is not None]
+        summaries = (_summary(monitor, model) for model in sorted(monitor.histories))
+        models = [summary for summary in summaries if summary is not None]
         models.sort(
             key=lambda m: ("page", "ticket", "digest", "unknown", "ok").index(m["verdict"]["level"])
         )
@@ -83,7 +83,7 @@ def _vitals(monitor: Monitor) -> list[Json]:
         lost += totals["entries_lost"]
         errors += _errors(history)
     workers = monitor.workers()
-    memory = monitor.client.info("memory")["used_memory"]  # type: ignore[index]
+    memory = monitor.client.info("memory")["used_memory"]
     share = f"{errors / requests:.2%}" if requests else "–"
     return [
         _vital("Requests", f"{requests:,}", "all models, shadows too"),

@@ -89,15 +89,16 @@ class PairLayout(Layout):
         self._add("distance", 1)  # sum of score differences, absolute, in millionths
 
 
-class Window(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Window:
     """A vector and the layout that reads it."""
 
     layout: Layout
     vector: Vector
 
-    def __getitem__(self, section: str | int | slice) -> Vector:  # type: ignore[override]
-        where = self.layout.sections.get(str(section))
-        return self.vector[where] if where is not None else np.zeros(0, np.int64)
+    def __getitem__(self, section: str) -> Vector:
+        """The counts of a section; empty where the layout has none of that name."""
+        return self.vector[self.layout.sections.get(section, slice(0, 0))]
 
 
 @dataclass

@@ -44,8 +44,8 @@ class GatewayService(Service[T]):
 
 
 def _current() -> Protocol:
-    gateway = bentoml.get_current_service()
-    assert isinstance(gateway, Gateway.inner), "BentoML has not started the service"
+    gateway: Gateway | None = bentoml.get_current_service()
+    assert gateway is not None, "BentoML has not started the service"
     return gateway.protocol
 
 

@@ -9,6 +9,7 @@ exactly whatever happens to their payload, unless the tallies themselves have no
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -140,10 +141,8 @@ class Recorder:
         """Flush until cancelled, then once more."""
         try:
             while True:
-                try:
+                with contextlib.suppress(TimeoutError):  # the usual case: the interval is over
                     await asyncio.wait_for(self._full.wait(), self._settings.flush)
-                except TimeoutError:
-                    pass  # the usual case: the interval is over
                 self._full.clear()
                 await self.flush()
         finally:
@@ -266,7 +265,7 @@ class Recorder:
             return
         beat = {"at_ms": int(time.time() * 1000), "routes": routes, "dropped": self.dropped}
         try:
-            await self._client.hset(keys.WORKERS, self.worker, json.dumps(beat))  # type: ignore[misc]
+            await self._client.hset(keys.WORKERS, self.worker, json.dumps(beat))
         except (RedisError, OSError) as error:
             log.debug("no heartbeat: %s", error)  # the next flush says so aloud
 

@@ -113,7 +113,7 @@ class House:
             time.sleep(0.2)
 
     def stop(self) -> None:
-        """The gateway first, so that its last facts are there when the monitor leaves; Redis last."""
+        """The gateway first, so that the monitor still folds its last facts; Redis last."""
         for process in (self._gateway, self._monitor):
             if process is not None:
                 stop(process, STOP)

@@ -251,13 +251,13 @@ def measured(manifest: Manifest, said: Said, truth: Any) -> dict[str, float]:
     metrics = {"accuracy": float((said.classes[known] == truth[known]).mean())}
     if manifest.task == "binary" and manifest.score is not None:
         grid = np.clip((said.scores[known] * GRID).astype(int), 0, GRID - 1)
-        counts = [
+        negatives, positives = (
             np.bincount(grid[truth[known] == label], minlength=GRID).astype(np.int64)
             for label in (0, 1)
-        ]
-        area = auc(*counts)
+        )
+        area = auc(negatives, positives)
         if area is not None:
             metrics["auc"] = area.value
-        metrics["calibration_error"] = reliability(*counts).error
+        metrics["calibration_error"] = reliability(negatives, positives).error
         metrics["positive_rate"] = float((truth[known] == 1).mean())
     return metrics

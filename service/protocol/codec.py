@@ -197,7 +197,9 @@ def _tensor(given: RequestInput, tail: memoryview, literal: bool) -> tuple[Array
     try:
         array = np.array(values, NUMPY[given.datatype])
     except OverflowError:
-        raise InvalidRequest(f"input '{given.name}' has a value out of {given.datatype}'s range")
+        raise InvalidRequest(
+            f"input '{given.name}' has a value out of {given.datatype}'s range"
+        ) from None
     except ValueError:
         raise InvalidRequest(f"input '{given.name}' is nested unevenly") from None
     if array.size != count:
