@@ -86,10 +86,12 @@ def _check(answer: httpx.Response) -> None:
 
 
 def _array(value: Any) -> Array:
+    """Arrays as they are; Python's floats as FP32, which most models take."""
     array = np.asarray(value)
     if array.dtype.kind in "US":
         return array.astype(object)
-    return array.astype(np.float32) if array.dtype == np.float64 else array
+    loose = not isinstance(value, np.ndarray) and array.dtype == np.float64
+    return array.astype(np.float32) if loose else array
 
 
 def encode(inputs: Mapping[str, Array]) -> tuple[bytes, int]:

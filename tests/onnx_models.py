@@ -1,16 +1,14 @@
-"""Tiny ONNX models, and how they get into a repository."""
+"""Small real ONNX models."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+import onnx
+from onnx import TensorProto, helper
 
-from models.manifest import Manifest, digest_of, write_manifest
-
-#: protocol name -> ONNX type
-ONNX_TYPES: dict[str, int] = {
+TYPES = {
     "BOOL": TensorProto.BOOL,
     "UINT8": TensorProto.UINT8,
     "UINT16": TensorProto.UINT16,
@@ -27,114 +25,54 @@ ONNX_TYPES: dict[str, int] = {
     "BYTES": TensorProto.STRING,
 }
 
-Shape = list[int | str | None]
+
+def _save(graph: onnx.GraphProto, file: Path) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    opsets = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), str(file))
+    return file
 
 
-def tensor(name: str, datatype: str, shape: Shape) -> ValueInfoProto:
-    return helper.make_tensor_value_info(name, ONNX_TYPES[datatype], shape)
+def _value(name: str, kind: int, shape: list[int | None]) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, kind, shape)
 
 
-def model(
-    nodes: list[NodeProto],
-    inputs: list[ValueInfoProto],
-    outputs: list[ValueInfoProto],
-    constants: dict[str, np.ndarray] | None = None,
-) -> ModelProto:
-    held = [numpy_helper.from_array(value, name) for name, value in (constants or {}).items()]
-    graph = helper.make_graph(nodes, "tiny", inputs, outputs, held)
-    return helper.make_model(graph, ir_version=9, opset_imports=[helper.make_opsetid("", 17)])
-
-
-def affine(seed: int = 0) -> ModelProto:
-    """x FP32 [-1, 4] -> y FP32 [-1, 2]: softmax(x W + b)."""
-    random = np.random.default_rng(seed)
-    weights = random.normal(size=(4, 2)).astype(np.float32)
-    bias = random.normal(size=2).astype(np.float32)
+def softmax(file: Path, weight: float = 1.0) -> Path:
+    """x [N, 4] FP32 -> y [N, 2] FP32: two classes from four numbers."""
+    values = (np.arange(8, dtype=np.float32).reshape(4, 2) - 3.5) * weight / 10
+    w = helper.make_tensor("w", TensorProto.FLOAT, [4, 2], values.ravel())
     nodes = [
-        helper.make_node("Gemm", ["x", "W", "b"], ["z"]),
-        helper.make_node("Softmax", ["z"], ["y"], axis=1),
+        helper.make_node("MatMul", ["x", "w"], ["z"]),
+        helper.make_node("Softmax", ["z"], ["y"]),
     ]
-    return model(
-        nodes,
-        [tensor("x", "FP32", ["n", 4])],
-        [tensor("y", "FP32", ["n", 2])],
-        {"W": weights, "b": bias},
-    )
+    inputs = [_value("x", TensorProto.FLOAT, [None, 4])]
+    outputs = [_value("y", TensorProto.FLOAT, [None, 2])]
+    return _save(helper.make_graph(nodes, "softmax", inputs, outputs, [w]), file)
 
 
-def simple() -> ModelProto:
-    """Triton's example: sum and difference of two INT32 [-1, 16]."""
+def simple(file: Path) -> Path:
+    """Triton's example: INPUT0, INPUT1 [N, 16] INT32 -> OUTPUT0 their sum, OUTPUT1 difference."""
     nodes = [
         helper.make_node("Add", ["INPUT0", "INPUT1"], ["OUTPUT0"]),
         helper.make_node("Sub", ["INPUT0", "INPUT1"], ["OUTPUT1"]),
     ]
-    shape: Shape = ["n", 16]
-    return model(
-        nodes,
-        [tensor("INPUT0", "INT32", shape), tensor("INPUT1", "INT32", shape)],
-        [tensor("OUTPUT0", "INT32", shape), tensor("OUTPUT1", "INT32", shape)],
-    )
+    kind, shape = TensorProto.INT32, [None, 16]
+    inputs = [_value(name, kind, shape) for name in ("INPUT0", "INPUT1")]
+    outputs = [_value(name, kind, shape) for name in ("OUTPUT0", "OUTPUT1")]
+    return _save(helper.make_graph(nodes, "simple", inputs, outputs), file)
 
 
-def identity(datatype: str) -> ModelProto:
-    """x [-1, -1] -> y, the same."""
-    return model(
-        [helper.make_node("Identity", ["x"], ["y"])],
-        [tensor("x", datatype, ["n", "m"])],
-        [tensor("y", datatype, ["n", "m"])],
-    )
+def identity(file: Path, datatype: str) -> Path:
+    """x [any, any] -> y, the same."""
+    kind = TYPES[datatype]
+    nodes = [helper.make_node("Identity", ["x"], ["y"])]
+    inputs, outputs = [_value("x", kind, [None, None])], [_value("y", kind, [None, None])]
+    return _save(helper.make_graph(nodes, "identity", inputs, outputs), file)
 
 
-def log() -> ModelProto:
-    """x FP32 [-1] -> y, its logarithm: infinite at 0, NaN below."""
-    return model(
-        [helper.make_node("Log", ["x"], ["y"])],
-        [tensor("x", "FP32", ["n"])],
-        [tensor("y", "FP32", ["n"])],
-    )
-
-
-def slow(turns: int) -> ModelProto:
-    """x FP32 [-1] -> y: x + 1 + 1 …, a million turns a second or so."""
-    body = helper.make_graph(
-        [
-            helper.make_node("Add", ["v", "one"], ["w"]),
-            helper.make_node("Identity", ["go"], ["on"]),
-        ],
-        "turn",
-        [
-            helper.make_tensor_value_info("i", TensorProto.INT64, []),
-            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
-            tensor("v", "FP32", ["n"]),
-        ],
-        [helper.make_tensor_value_info("on", TensorProto.BOOL, []), tensor("w", "FP32", ["n"])],
-    )
-    return model(
-        [helper.make_node("Loop", ["turns", "yes", "x"], ["y"], body=body)],
-        [tensor("x", "FP32", ["n"])],
-        [tensor("y", "FP32", ["n"])],
-        {
-            "turns": np.array(turns, np.int64),
-            "yes": np.array(True),
-            "one": np.array([1], np.float32),
-        },
-    )
-
-
-def put(
-    repository: Path,
-    name: str,
-    onnx: ModelProto,
-    version: int = 1,
-    manifest: Manifest | None = None,
-) -> Path:
-    """Write `<name>/<version>/model.onnx` as Triton has it, or with a manifest as pushed."""
-    folder = repository / name / str(version)
-    folder.mkdir(parents=True)
-    file = folder / "model.onnx"
-    file.write_bytes(onnx.SerializeToString())
-    if manifest is not None:
-        known = {"model": name, "version": version, "digest": digest_of(file)}
-        fields = {f: getattr(manifest, f) for f in manifest.__struct_fields__} | known
-        write_manifest(folder / "manifest.toml", Manifest(**fields))
-    return file
+def sequence(file: Path) -> Path:
+    """A model whose output no tensor protocol can express."""
+    nodes = [helper.make_node("SequenceConstruct", ["x"], ["y"])]
+    inputs = [_value("x", TensorProto.FLOAT, [None])]
+    y = helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, None)
+    return _save(helper.make_graph(nodes, "sequence", inputs, [y]), file)

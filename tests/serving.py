@@ -1,17 +1,14 @@
-"""A gateway as users run it: its own process, its own port, real sockets."""
+"""Real processes for tests: a gateway, a monitor."""
 
 from __future__ import annotations
 
-import http.client
-import re
 import sys
 import time
-from collections.abc import Callable, Iterable
+import urllib.request
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import msgspec
-import psutil
+import httpx
 
 from slipstream.launch import answers
 from slipstream.processes import free_port, spawn, stop
@@ -19,112 +16,91 @@ from slipstream.processes import free_port, spawn, stop
 ROOT = Path(__file__).parent.parent
 
 
-class Reply(NamedTuple):
-    """Status, headers with lower-case names, body."""
+class Process:
+    """A child that is waited for and stopped."""
 
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        return msgspec.json.decode(self.body)
-
-    @property
-    def error(self) -> str:
-        """The sentence of an error body, which has nothing else in it."""
-        assert self.headers["content-type"] == "application/json", self
-        assert set(self.json) == {"error"}, self
-        sentence: str = self.json["error"]
-        return sentence
-
-
-class Gateway:
-    """`python -m bentoml serve service:Gateway` over a repository. Log and home lie beside it."""
-
-    def __init__(
-        self, repository: Path, redis_url: str, environment: dict[str, str] | None = None
-    ) -> None:
-        self.port = free_port()
-        self.address = f"127.0.0.1:{self.port}"
-        self.url = f"http://{self.address}"
-        home = repository.with_name(f"{repository.name}-gateway-{self.port}")
-        self.log = home / "gateway.log"
-        self._command = [
-            *(sys.executable, "-m", "bentoml", "serve", "service:Gateway"),
-            *("--working-dir", str(ROOT), "--host", "127.0.0.1", "--port", str(self.port)),
-        ]
-        self._environment = {
-            "SLIPSTREAM_REPOSITORY": str(repository),
-            "SLIPSTREAM_REDIS_URL": redis_url,
-            "BENTOML_HOME": str(home / "bentoml"),
-            "BENTOML_DO_NOT_TRACK": "True",
-            **(environment or {}),
-        }
-
-    def start(self, seconds: float = 90) -> Gateway:
-        """Return once /readyz answers 200."""
-        self._process = spawn(self._command, self.log, self._environment)
-        end = time.monotonic() + seconds
-        while not answers(f"{self.url}/readyz"):
+    def __init__(self, command: list[str], folder: Path, ready: str, env: dict[str, str]) -> None:
+        self.log = folder / "log"
+        self._process = spawn(command, self.log, {"PYTHONPATH": str(ROOT), **env})
+        self.pid = self._process.pid
+        end = time.monotonic() + 60
+        while not answers(ready):
             if self._process.poll() is not None or time.monotonic() > end:
-                self.stop()
-                raise AssertionError(f"no gateway:\n{self.log.read_text()[-3000:]}")
+                raise RuntimeError(self.log.read_text()[-3_000:])
             time.sleep(0.1)
-        return self
 
     def stop(self) -> None:
         stop(self._process, 20)
 
-    def request(
-        self,
-        method: str,
-        path: str,
-        body: bytes | Iterable[bytes] | object = None,
-        headers: dict[str, str] | None = None,
-    ) -> Reply:
-        """One request on a connection of its own. Objects go as JSON, iterators as chunks."""
-        raw = body is None or isinstance(body, bytes) or hasattr(body, "__next__")
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        try:
-            content: Any = body if raw else msgspec.json.encode(body)
-            connection.request(method, path, content, headers or {})
-            answer = connection.getresponse()
-            lowered = {name.lower(): value for name, value in answer.getheaders()}
-            return Reply(answer.status, lowered, answer.read())
-        finally:
-            connection.close()
-
-    def infer(
-        self, model: str, inputs: list[dict[str, Any]], more: dict[str, Any] | None = None
-    ) -> Reply:
-        return self.request("POST", f"/v2/models/{model}/infer", {"inputs": inputs, **(more or {})})
-
-    def series(self) -> dict[str, float]:
-        """What /metrics says: `name{labels}` -> value."""
-        text = self.request("GET", "/metrics").body.decode()
-        pairs = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
-        return {name: float(value) for name, value in pairs}
-
-    def metric(self, name: str, **labels: str) -> float:
-        """The sum of the series of a metric that carry these labels."""
-        wanted = {f'{label}="{value}"' for label, value in labels.items()}
-        return sum(
-            value
-            for series, value in self.series().items()
-            if series.split("{")[0] == name and wanted <= set(re.findall(r'\w+="[^"]*"', series))
-        )
-
-    def memory(self) -> int:
-        """Resident bytes of the server and its workers."""
-        family = psutil.Process(self._process.pid)
-        return sum(p.memory_info().rss for p in (family, *family.children(recursive=True)))
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
 
 
-def eventually(what: Callable[[], Any], seconds: float = 20) -> Any:
-    """The first true answer of `what`; asks until it comes, fails when it never does."""
+class Gateway(Process):
+    """`bentoml serve service:Gateway` on a free port."""
+
+    def __init__(self, folder: Path, repository: Path, redis_url: str, **env: str) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        command = [sys.executable, "-m", "bentoml", "serve", "service:Gateway"]
+        command += ["--working-dir", str(ROOT), "--host", "127.0.0.1", "--port", str(self.port)]
+        environment = {
+            "BENTOML_HOME": str(folder / "bentoml"),
+            "BENTOML_DO_NOT_TRACK": "True",
+            "SLIPSTREAM_HOME": str(folder),
+            "SLIPSTREAM_REPOSITORY": str(repository),
+            "SLIPSTREAM_REDIS_URL": redis_url,
+            **env,
+        }
+        super().__init__(command, folder, f"{self.url}/readyz", environment)
+        self.http = httpx.Client(base_url=self.url, timeout=30)
+
+    def infer(self, model: str, inputs: list[dict[str, Any]], **more: Any) -> httpx.Response:
+        headers = more.pop("headers", {})
+        path = more.pop("path", f"/v2/models/{model}/infer")
+        return self.http.post(path, json={"inputs": inputs, **more}, headers=headers)
+
+    def metric(self, start: str) -> float:
+        """The sum of the samples whose line starts so."""
+        lines = self.http.get("/metrics").text.splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(start))
+
+    def stop(self) -> None:
+        self.http.close()
+        super().stop()
+
+
+class Monitor(Process):
+    """`python -m monitoring` on a free port."""
+
+    def __init__(self, folder: Path, repository: Path, redis_url: str, **env: str) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        environment = {
+            "SLIPSTREAM_REPOSITORY": str(repository),
+            "SLIPSTREAM_REDIS_URL": redis_url,
+            "SLIPSTREAM_MONITOR_PORT": str(self.port),
+            **env,
+        }
+        command = [sys.executable, "-m", "monitoring"]
+        super().__init__(command, folder, f"{self.url}/readyz", environment)
+
+    def get(self, path: str) -> Any:
+        answer = httpx.get(f"{self.url}/api/v1/{path}", timeout=60)
+        answer.raise_for_status()
+        return answer.json()
+
+
+def eventually(condition: Any, seconds: float = 20) -> None:
+    """Wait until `condition()` is true; fail with its name where it never is."""
     end = time.monotonic() + seconds
-    while not (answer := what()):
-        assert time.monotonic() < end, f"{what} did not come true within {seconds} s"
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds} s: {condition}"
         time.sleep(0.05)
-    return answer
+
+
+def text(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        found: str = answer.read().decode()
+        return found
