@@ -1,0 +1,191 @@
+"""Folding: exact counts, whatever the order and the slices."""
+
+from __future__ import annotations
+
+import random as chance
+from collections import Counter
+
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, log_loss
+
+from models import prediction_id
+from models.contract import wire
+from models.contract.records import Entry, Feedback, Outcome, Rows, Tally
+from models.manifest import Feature, Manifest, Score
+from models.profile import FeatureProfile, Profile, level_counts, numeric_bins
+from monitoring import measure
+from monitoring.window import PAIR, Fold, Folded, Layout, PaneKey, Window, touched
+
+HOUR = 400_000
+N = 400
+
+
+def layouts() -> dict[int, Layout]:
+    features = (Feature("a", "numeric", "a"), Feature("w", "categorical", "w"))
+    random = np.random.default_rng(0)
+    profile = Profile(
+        rows=1_000,
+        features=(
+            FeatureProfile("a", numeric=numeric_bins(random.normal(size=1_000))),
+            FeatureProfile("w", categorical=level_counts(np.array(["x", "y"] * 500, object))),
+        ),
+        score=numeric_bins(random.uniform(size=1_000)),
+    )
+    found = {}
+    for number in (1, 2):
+        manifest = Manifest(
+            "m", number, "", "binary", "", features, Score("p", 1), "label", ("0", "1")
+        )
+        found[number] = Layout(manifest, profile)
+    return found
+
+
+class Traffic:
+    """Predictions of a champion and a shadow, and their labels, as entries."""
+
+    def __init__(self) -> None:
+        random = np.random.default_rng(7)
+        self.ids = [prediction_id.new().to_bytes(16, "big") for _ in range(N)]
+        self.scores = random.uniform(size=(2, N)).astype(np.float32)
+        self.truth = random.integers(0, 2, N)
+        self.a = random.normal(size=(N, 1)).astype(np.float32)
+        self.a[::10] = np.nan
+        self.words = np.array([["x"], ["y"], ["new"], [""]] * (N // 4), dtype=object)
+
+    def rows(self, version: int, role: str, part: slice) -> Rows:
+        scores = self.scores[version - 1][part]
+        count = len(scores)
+        outputs = {
+            "p": wire.column([np.stack([1 - scores, scores], axis=1)]),
+            "label": wire.column([(scores >= 0.5).astype(np.int64)]),
+        }
+        return Rows(
+            version=version,
+            role=role,
+            ids=b"".join(self.ids[part]),
+            rows=np.ones(count, "<u4").tobytes(),
+            event_ms=np.full(count, HOUR * 3_600_000 + 5, "<i8").tobytes(),
+            latency_us=np.full(count, 300, "<u4").tobytes(),
+            traces=b"",
+            inputs={"a": wire.column([self.a[part]]), "w": wire.column([self.words[part]])},
+            outputs=outputs,
+            primary_version=1 if role == "shadow" else 0,
+            primary_outputs=self.rows(1, "champion", part).outputs if role == "shadow" else {},
+            primary_latency_us=np.full(count, 500, "<u4").tobytes() if role == "shadow" else b"",
+        )
+
+    def entry(self, *rows: Rows, labels: range = range(0)) -> Entry:
+        feedback = [Feedback(self.ids[i], 0, int(self.truth[i]), 0, 0) for i in labels]
+        tallies = [Tally(1, "champion", "ok", HOUR, 10, 10, {66: 10})] if rows else []
+        return Entry(1, "w", 1, 0, list(rows), tallies, feedback)
+
+    def entries(self) -> list[Entry]:
+        found = []
+        for start in range(0, N, 50):
+            part = slice(start, start + 50)
+            found.append(self.entry(self.rows(1, "champion", part)))
+            found.append(self.entry(self.rows(2, "shadow", part)))
+            found.append(self.entry(labels=range(start, start + 50)))
+        return found
+
+
+def fold_in_slices(entries: list[Entry], cuts: list[int]) -> Folded:
+    """Fold slice by slice with a ledger between them, as the monitor does."""
+    ledger: dict[bytes, Outcome] = {}
+    whole, totals = Folded(), Counter[str]()
+    for start, end in zip([0, *cuts], [*cuts, len(entries)], strict=True):
+        part = entries[start:end]
+        folded = Fold(layouts(), {i: ledger[i] for i in touched(part) if i in ledger}).run(part)
+        packed = {i: wire.pack_outcome(page) for i, page in folded.outcomes.items()}
+        ledger.update({i: wire.unpack_outcome(data) for i, data in packed.items()})
+        for key, vector in folded.panes.items():
+            whole.panes[key] = whole.panes[key] + vector if key in whole.panes else vector
+        totals.update(folded.totals)
+    whole.totals = totals
+    return whole
+
+
+def window(folded: Folded, version: int, role: str) -> Window:
+    return Window(layouts()[version], folded.panes[PaneKey(version, role, HOUR)])
+
+
+def test_counts_are_what_was_sent() -> None:
+    """Rows, missing and unseen values, scores, accuracy and log loss of every version."""
+    traffic = Traffic()
+    folded = fold_in_slices(traffic.entries(), [])
+    for version, role in ((1, "champion"), (2, "shadow")):
+        found = window(folded, version, role)
+        assert found["rows"].tolist() == [N]
+        assert found["feature:a"][-1] == N // 10
+        assert found["feature:w"].tolist() == [N // 4] * 4
+        scores = traffic.scores[version - 1].astype(np.float64)
+        quality = measure.performance(found)
+        assert quality is not None
+        assert quality.accuracy is not None
+        assert quality.labels == N
+        assert quality.accuracy.value == accuracy_score(traffic.truth, scores >= 0.5)
+        assert quality.log_loss == pytest.approx(log_loss(traffic.truth, scores), abs=1e-5)
+        assert measure.mean_score(found) == pytest.approx(scores.mean(), abs=1e-6)
+    assert window(folded, 1, "champion")["requests"].tolist() == [160, 0, 0]
+
+
+def test_pairs_compare_the_same_requests() -> None:
+    """Agreement and the four ways of being right, from the pairs themselves."""
+    traffic = Traffic()
+    folded = fold_in_slices(traffic.entries(), [])
+    one, two = (traffic.scores[i] >= 0.5 for i in (0, 1))
+    from monitoring.window import PairLayout
+
+    found = measure.pairs(Window(PairLayout(), folded.panes[PaneKey(2, PAIR, HOUR)]))
+    assert found.compared == N
+    assert found.agreement is not None
+    assert found.agreement.value == pytest.approx((one == two).mean())
+    assert found.shadow_accuracy is not None
+    assert found.shadow_accuracy.value == pytest.approx((two == traffic.truth).mean())
+
+
+def test_slices_and_late_or_early_labels_change_nothing() -> None:
+    """Labels before their prediction, shadows after their label, cuts anywhere: same windows."""
+    traffic = Traffic()
+    entries = traffic.entries()
+    truth = fold_in_slices(entries, []).panes
+    for seed in range(10):
+        order = chance.Random(seed)
+        shuffled = order.sample(entries, len(entries))
+        cuts = sorted(order.sample(range(1, len(entries)), 6))
+        panes = fold_in_slices(shuffled, cuts).panes
+        assert panes.keys() == truth.keys()
+        for key, vector in truth.items():
+            np.testing.assert_array_equal(panes[key], vector)
+
+
+def test_the_last_label_wins_and_the_same_one_counts_once() -> None:
+    """A changed label is taken back everywhere before the new one counts."""
+    traffic = Traffic()
+    entries = traffic.entries()
+    again = [*entries, traffic.entry(labels=range(N))]
+    changed = [Feedback(traffic.ids[i], 0, 1 - int(traffic.truth[i]), 0, 0) for i in range(N)]
+    back = [Feedback(traffic.ids[i], 0, int(traffic.truth[i]), 0, 0) for i in range(N)]
+    flips = [Entry(1, "w", 2, 0, [], [], changed), Entry(1, "w", 3, 0, [], [], back)]
+    truth = fold_in_slices(entries, []).panes
+    for more in (again, [*entries, *flips]):
+        panes = fold_in_slices(more, [len(entries)]).panes
+        for key, vector in truth.items():
+            np.testing.assert_array_equal(panes[key], vector)
+    half = fold_in_slices([*entries, flips[0]], [len(entries)])
+    quality = measure.performance(window(half, 1, "champion"))
+    right = (traffic.scores[0] >= 0.5) == traffic.truth
+    assert quality is not None
+    assert quality.accuracy is not None
+    assert quality.accuracy.value == pytest.approx(1 - right.mean())
+
+
+def test_labels_without_a_prediction_are_counted_as_waiting() -> None:
+    """Unknown ids wait; values that are no class are refused; both are told."""
+    traffic = Traffic()
+    labels = traffic.entry(labels=range(5))
+    odd = Entry(1, "w", 2, 0, [], [], [Feedback(traffic.ids[9], 0, "maybe", 0, 0)])
+    folded = fold_in_slices([labels, odd], [])
+    assert folded.totals["labels_waiting"] == 5
+    assert folded.totals["labels_unknown"] == 1
