@@ -125,9 +125,9 @@ def _zeros(spec: TensorSpec) -> Array:
 
 def _to_ort(array: Array) -> ort.OrtValue:
     if array.dtype == BF16:
-        bits = np.ascontiguousarray(array).view(np.uint16)
+        bits = np.asarray(array, order="C").view(np.uint16)
         return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, _ONNX_BF16)
-    return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
+    return ort.OrtValue.ortvalue_from_numpy(np.asarray(array, order="C"))
 
 
 def _from_ort(value: ort.OrtValue) -> Array:
