@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-
 import bentoml
 import numpy as np
 import onnxruntime as ort

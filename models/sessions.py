@@ -56,7 +56,10 @@ class LoadedVersion:
                 values = self._session.run(names, tensors, options)
         except Exception as error:  # ORT's errors share no public base class
             raise self._fault(error) from error
-        return dict(zip(names, map(np.asarray, values), strict=True))
+        return {
+            name: value if isinstance(value, np.ndarray) else np.asarray(value)
+            for name, value in zip(names, values, strict=True)
+        }
 
     def _run_bf16(self, names: list[str], tensors: Tensors, options: Any) -> list[Array]:
         """numpy has no bfloat16, so those tensors travel as OrtValues over their bits."""

@@ -69,11 +69,15 @@ class TensorSpec:
     shape: tuple[int, ...] | None
 
     def accepts(self, shape: tuple[int, ...]) -> bool:
-        if self.shape is None:
+        wanted = self.shape
+        if wanted is None:
             return True
-        return len(shape) == len(self.shape) and all(
-            want in (-1, have) for want, have in zip(self.shape, shape, strict=True)
-        )
+        if len(shape) != len(wanted):
+            return False
+        for want, have in zip(wanted, shape, strict=True):  # noqa: SIM110 (all() costs twice as much)
+            if want not in (-1, have):
+                return False
+        return True
 
 
 @dataclass(frozen=True, slots=True)

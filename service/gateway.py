@@ -12,7 +12,6 @@ import bentoml
 import numpy as np
 from _bentoml_sdk.service.factory import Service
 
-from models import prediction_id
 from models.errors import InvalidRequest, SlipstreamError
 from models.repository import Repository
 from models.sessions import LoadedVersion
@@ -137,12 +136,13 @@ class Gateway:
         check_tensors(loaded, tensors)
         outputs = await self.predictor.run(loaded, tensors, None)
         prediction = Prediction(loaded, route, arm, new_identifier(), outputs, event_ms)
-        self.predictor.finish(prediction, tensors, time.perf_counter() - started, trace)
+        size = sum(array.nbytes for array in tensors.values())
+        self.predictor.finish(prediction, tensors, time.perf_counter() - started, trace, size)
         return {
             "model": model,
             "version": arm.version,
             "role": str(arm.role),
-            "prediction_id": prediction_id.text(prediction.identifier),
+            "prediction_id": prediction.text,
             "outputs": {name: array.tolist() for name, array in outputs.items()},
         }
 

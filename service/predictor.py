@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -45,6 +45,10 @@ class Prediction:
     identifier: int
     outputs: Tensors
     event_ms: int
+    text: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.text = prediction_id.text(self.identifier)
 
 
 class Predictor:
@@ -103,9 +107,15 @@ class Predictor:
             work.exception()  # seen, so that an abandoned failure is no surprise in the log
 
     def finish(
-        self, prediction: Prediction, tensors: Tensors, seconds: float, trace: TraceContext
+        self,
+        prediction: Prediction,
+        tensors: Tensors,
+        seconds: float,
+        trace: TraceContext,
+        size: int,
     ) -> None:
-        """After the reply: measure, record, and offer the request to the shadow."""
+        """After the reply: measure, record, and offer the request to the shadow. `size`: bytes
+        of the request, which its tensors hold on to."""
         loaded, arm = prediction.loaded, prediction.arm
         metrics.duration(loaded.version.model, arm.version, arm.role).observe(seconds)
         fact = Fact(
@@ -121,7 +131,7 @@ class Predictor:
             trace=trace.packed,
             inputs=tensors,
             outputs=prediction.outputs,
-            bytes=512 + sum(array.nbytes for array in tensors.values()),
+            bytes=512 + size,
         )
         self.recorder.record(fact)
         rider = shadowed(prediction.route, arm.version, prediction.identifier)

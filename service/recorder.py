@@ -72,7 +72,16 @@ class _Pending:
 
     facts: list[Fact] = field(default_factory=list)
     feedback: list[Feedback] = field(default_factory=list)
-    tallies: dict[tuple[int, str, str, int], Tally] = field(default_factory=dict)
+    tallies: list[Tally] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Count:
+    """A tally while it grows."""
+
+    requests: int = 0
+    rows: int = 0
+    latency: dict[int, int] = field(default_factory=dict)
 
 
 def connect(url: str) -> redis.asyncio.Redis:
@@ -95,7 +104,7 @@ class Recorder:
         self._facts: deque[Fact] = deque()
         self._feedback: deque[tuple[str, Feedback]] = deque()
         self._bytes = 0
-        self._tallies: dict[str, dict[tuple[int, str, str, int], Tally]] = {}
+        self._tallies: dict[str, dict[tuple[int, str, str, int], _Count]] = {}
         self._sequence: Counter[str] = Counter()
         self._dropped: Counter[str] = Counter()
         self._known: set[str] = set()
@@ -182,7 +191,10 @@ class Recorder:
                 pending.setdefault(fact.model, _Pending()).facts.append(fact)
         self._bytes = 0
         for model, tallies in self._tallies.items():
-            pending.setdefault(model, _Pending()).tallies = tallies
+            pending.setdefault(model, _Pending()).tallies = [
+                Tally(*key, count.requests, count.rows, count.latency)
+                for key, count in tallies.items()
+            ]
         self._tallies = {}
         while self._feedback:
             model, label = self._feedback.popleft()
@@ -192,15 +204,16 @@ class Recorder:
     def _tally(self, fact: Fact) -> None:
         tallies = self._tallies.setdefault(fact.model, {})
         key = (fact.version, fact.role, fact.kind, fact.event_ms // HOUR_MS)
-        tally = tallies.get(key)
-        if tally is None:
+        count = tallies.get(key)
+        if count is None:
             if len(tallies) >= TALLIES:
                 self._drop(fact.model, 1, "tallies_full")
                 return
-            tallies[key] = tally = Tally(*key, requests=0, rows=0, latency={})
-        tallies[key] = Tally(*key, tally.requests + 1, tally.rows + fact.rows, tally.latency)
+            tallies[key] = count = _Count()
+        count.requests += 1
+        count.rows += fact.rows
         slot = bucket(fact.latency_us)
-        tally.latency[slot] = tally.latency.get(slot, 0) + 1
+        count.latency[slot] = count.latency.get(slot, 0) + 1
 
     async def _send(self, model: str, pending: _Pending) -> None:
         """One entry for each CHUNK of requests; tallies and labels go with the last."""
@@ -215,7 +228,7 @@ class Recorder:
                 sequence=self._sequence[model],
                 dropped=self._dropped[model],
                 rows=self._rows(facts[start : start + CHUNK]),
-                tallies=list(pending.tallies.values()) if last else [],
+                tallies=pending.tallies if last else [],
                 feedback=pending.feedback if last else [],
             )
             count = len(facts[start : start + CHUNK]) + (len(pending.feedback) if last else 0)

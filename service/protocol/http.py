@@ -6,14 +6,14 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import msgspec
 
-from models import VERSION, prediction_id
+from models import VERSION
 from models.errors import InvalidRequest, MethodNotAllowed, NotFound, NotReady, NotSupported
-from models.rollout import decide
+from models.rollout import Arm, decide
 from models.sessions import LoadedVersion
 from models.signature import TensorSpec
 from service import feedback, metrics
@@ -106,16 +106,16 @@ async def infer(protocol: Protocol, call: Call) -> Answer:
     names = [output.name for output in request.outputs] if request.outputs else None
     outputs = await predictor.run(loaded, request.tensors, names)
     inferred = clock()
-    identifier = new_identifier()
-    prediction = Prediction(loaded, route, arm, identifier, outputs, event_ms)
+    prediction = Prediction(loaded, route, arm, new_identifier(), outputs, event_ms)
     body = _encoded(prediction, request, names)
     encoded = clock()
-    call.steps += (
-        Step("decode", received, decoded),
-        Step("route", decoded, routed),
-        Step("infer", routed, inferred),
-        Step("encode", inferred, encoded),
-    )
+    if trace.sampled:
+        call.steps += (
+            Step("decode", received, decoded),
+            Step("route", decoded, routed),
+            Step("infer", routed, inferred),
+            Step("encode", inferred, encoded),
+        )
     after = partial(_finish, protocol, call, prediction, request.tensors, trace)
     headers = _infer_headers(prediction, trace, body.header_length)
     return Answer(200, body.content, headers, after)
@@ -143,7 +143,7 @@ def _event_ms(call: Call, parameters: dict[str, Any]) -> int:
 
 def _encoded(prediction: Prediction, request: codec.Request, names: list[str] | None) -> codec.Body:
     version = prediction.loaded.version
-    text = prediction_id.text(prediction.identifier)
+    text = prediction.text
     head = {
         "model_name": version.model,
         "model_version": str(version.number),
@@ -160,28 +160,36 @@ def _encoded(prediction: Prediction, request: codec.Request, names: list[str] | 
 def _infer_headers(prediction: Prediction, trace: TraceContext, length: int | None) -> Headers:
     headers = [
         _JSON if length is None else _BINARY,
-        (b"x-model-version", b"%d" % prediction.arm.version),
-        (b"x-model-role", prediction.arm.role.encode()),
-        (b"x-prediction-id", prediction_id.text(prediction.identifier).encode()),
-        (b"x-route-revision", b"%d" % prediction.route.revision),
+        (b"x-prediction-id", prediction.text.encode()),
         (b"traceparent", trace.traceparent.encode()),
+        *_arm_headers(prediction.arm, prediction.route.revision),
     ]
     if length is not None:
         headers.append((b"inference-header-content-length", b"%d" % length))
     return headers
 
 
+@lru_cache(1_024)
+def _arm_headers(arm: Arm, revision: int) -> Headers:
+    return [
+        (b"x-model-version", b"%d" % arm.version),
+        (b"x-model-role", arm.role.encode()),
+        (b"x-route-revision", b"%d" % revision),
+    ]
+
+
 def _finish(
     protocol: Protocol, call: Call, prediction: Prediction, tensors: Any, trace: TraceContext
 ) -> None:
     ended = time.perf_counter_ns()
-    protocol.predictor.finish(prediction, tensors, (ended - call.started) / 1e9, trace)
+    seconds = (ended - call.started) / 1e9
+    protocol.predictor.finish(prediction, tensors, seconds, trace, len(call.body))
     if trace.sampled:
         facts = {
             "http.response.status_code": 200,
             "slipstream.version": prediction.arm.version,
             "slipstream.role": str(prediction.arm.role),
-            "slipstream.prediction_id": prediction_id.text(prediction.identifier),
+            "slipstream.prediction_id": prediction.text,
         }
         protocol._span(call, trace, "infer", ended, facts)
 
@@ -338,29 +346,45 @@ def parse(path: str, call: Call) -> tuple[Handler, str]:
 
     Raises NotFound, or MethodNotAllowed. The name is one of a fixed few, whatever the path.
     """
+    target = _target(path)
+    if target is None:
+        raise NotFound(f"there is nothing at {path[:100]}")
+    if call.method != target.method:
+        raise MethodNotAllowed(f"{path[:100]} takes {target.method}, not {call.method}")
+    call.model, call.asked = target.model, target.asked
+    return target.handler, target.kind
+
+
+class _Target(NamedTuple):
+    """What a path leads to."""
+
+    kind: str
+    method: str
+    handler: Handler
+    model: str = ""
+    asked: str | None = None
+
+
+@lru_cache(1_024)  # clients ask the same few paths again and again
+def _target(path: str) -> _Target | None:
     parts = path.strip("/").split("/")
     kind = "/".join(parts)
-    found = _FIXED.get(kind)
-    if found is None:
-        kind, found = _parse_model(parts, call)
-    if found is None:
-        raise NotFound(f"there is nothing at {path[:100]}")
-    method, handler = found
-    if call.method != method:
-        raise MethodNotAllowed(f"{path[:100]} takes {method}, not {call.method}")
-    return handler, kind
-
-
-def _parse_model(parts: list[str], call: Call) -> tuple[str, tuple[str, Handler] | None]:
+    if kind in _FIXED:
+        return _Target(kind, *_FIXED[kind])
     if parts[:2] == ["v2", "models"] and len(parts) > 2:
-        call.model, rest = parts[2], parts[3:]
-        if len(rest) >= 2 and rest[0] == "versions":
-            call.asked, rest = rest[1], rest[2:]
-        elif rest == ["feedback"]:
-            return "feedback", ("POST", give_feedback)
-        what = "/".join(rest)
-        return what or "metadata", _OF_MODEL.get(what)
+        return _model_target(parts[2], parts[3:])
     if parts[:3] == ["v2", "repository", "models"] and parts[4:] == ["load"]:
-        call.model = parts[3]
-        return "load", ("POST", load)
-    return "unknown", None
+        return _Target("load", "POST", load, parts[3])
+    return None
+
+
+def _model_target(model: str, rest: list[str]) -> _Target | None:
+    asked = None
+    if len(rest) >= 2 and rest[0] == "versions":
+        asked, rest = rest[1], rest[2:]
+    elif rest == ["feedback"]:
+        return _Target("feedback", "POST", give_feedback, model)
+    what = "/".join(rest)
+    if what not in _OF_MODEL:
+        return None
+    return _Target(what or "metadata", *_OF_MODEL[what], model, asked)

@@ -367,9 +367,7 @@ def test_bad_compression(encoding: str, body: bytes, error: type[SlipstreamError
         ((TensorSpec("x", "BYTES", (-1,)),), b"\xff", "UTF-8"),
     ],
 )
-def test_malformed_raw_binary(
-    inputs: tuple[TensorSpec, ...], body: bytes, sentence: str
-) -> None:
+def test_malformed_raw_binary(inputs: tuple[TensorSpec, ...], body: bytes, sentence: str) -> None:
     """A raw body must be exactly one tensor of the model's only input."""
     with pytest.raises(InvalidRequest, match=sentence):
         codec.decode_raw(body, Signature(inputs, ()))
