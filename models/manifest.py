@@ -88,6 +88,8 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def said(self, outputs: Mapping[str, Array], rows: int) -> Said:
         """Scores and classes of `rows` rows, read from the recorded outputs."""
+        if rows == 0:
+            return Said(np.zeros(0), np.zeros(0, np.int32))
         scores = np.full(rows, np.nan)
         if self.score is not None and self.score.output in outputs:
             table = outputs[self.score.output].reshape(rows, -1)

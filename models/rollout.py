@@ -42,7 +42,7 @@ def decide(route: Route, asked: str | None) -> Arm:
     """Pick the version that answers; `asked` is the version or alias of the URL, if any."""
     if asked is None or asked == "champion":
         return Arm(route.champion, Role.CHAMPION)
-    if asked.isascii() and asked.isdigit():
+    if asked.isascii() and asked.isdigit() and len(asked) < 10:
         return Arm(int(asked), Role.PINNED)
     if asked not in ALIASES:
         raise InvalidRequest(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
+from redis.exceptions import RedisError
 
 from models.contract.records import Entry
 from models.errors import SlipstreamError
@@ -19,6 +21,7 @@ from monitoring.stream import (
     HOURS_KEPT,
     Overtaken,
     Progress,
+    Slice,
     Store,
     WindowKey,
 )
@@ -33,6 +36,8 @@ from monitoring.window import (
     touched,
     versions_of,
 )
+
+log = logging.getLogger("slipstream.history")
 
 T = TypeVar("T")
 
@@ -84,7 +89,33 @@ class History:
 
     def step(self) -> Folded | None:
         """Fold and seal the next slice; None where there is nothing new."""
-        found = self._store.read(self.model, self.progress.cursor, SLICE)
+        try:
+            return self._step(SLICE)
+        except Overtaken:
+            self._reload()
+            return None
+        except (RedisError, OSError):
+            raise
+        except Exception:
+            log.exception(
+                "a slice of %s does not fold; its entries are tried one by one", self.model
+            )
+            return self._step_carefully()
+
+    def _step_carefully(self) -> Folded | None:
+        """Fold one entry; step over it where even that fails, and count it."""
+        try:
+            return self._step(1)
+        except (Overtaken, RedisError, OSError):
+            raise
+        except Exception:
+            log.exception("an entry of %s cannot be folded and is stepped over", self.model)
+            found = self._store.read(self.model, self.progress.cursor, 1)
+            assert found is not None
+            return self._seal(found._replace(entries=[], unreadable=1), Folded())
+
+    def _step(self, count: int) -> Folded | None:
+        found = self._store.read(self.model, self.progress.cursor, count)
         if found is None:
             return None
         for number in versions_of(found.entries):
@@ -92,16 +123,14 @@ class History:
         if not self.layouts:
             self._learn(1)  # a label came before any version was seen
         known = self._store.pages(self.model, touched(found.entries))
-        folded = Fold(self.layouts, known).run(found.entries)
+        return self._seal(found, Fold(self.layouts, known).run(found.entries))
+
+    def _seal(self, found: Slice, folded: Folded) -> Folded:
         after = advanced(self.progress, found.entries, found.cursor, folded)
         after.totals["unreadable"] += found.unreadable
         changed = self._changed(folded)
         stale = self._stale(changed)
-        try:
-            self._store.seal(self.model, self.progress, after, changed, stale, folded.outcomes)
-        except Overtaken:
-            self._reload()
-            return None
+        self._store.seal(self.model, self.progress, after, changed, stale, folded.outcomes)
         self.windows.update(changed)
         for key in stale:
             self.windows.pop(key, None)

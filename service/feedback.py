@@ -12,6 +12,8 @@ from models.contract.records import Feedback
 from models.errors import InvalidRequest
 from service.predictor import event_time
 
+#: Longest label.
+LABEL = 256
 #: Labels in one call.
 LIMIT = 10_000
 
@@ -35,7 +37,7 @@ def read(body: bytes, content_type: str) -> tuple[list[Feedback], list[dict[str,
             items = _lines(body)
         else:
             items = _decode(body)["feedback"]
-    except (msgspec.DecodeError, KeyError, TypeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError, RecursionError):
         raise InvalidRequest(
             'feedback is {"feedback": [{"prediction_id": …, "row": 0, "label": …}]}, '
             "or one such object a line as application/x-ndjson"
@@ -63,5 +65,16 @@ def _feedback(item: Item) -> Feedback:
     now = time.time_ns() // 1_000_000
     if not 0 <= item.row < 2**31:
         raise InvalidRequest(f"row {item.row} is not a row number")
+    if isinstance(item.label, int) and not -(2**63) <= item.label < 2**63:
+        raise InvalidRequest("a label that is a number must fit into 64 bits")
+    if isinstance(item.label, str) and not _is_class(item.label):
+        raise InvalidRequest(f"a label of text has up to {LABEL} characters of UTF-8")
     at = event_time(item.at) if item.at else now
     return Feedback(prediction_id.parse(item.prediction_id), item.row, item.label, at, now)
+
+
+def _is_class(label: str) -> bool:
+    try:
+        return len(label.encode()) <= LABEL
+    except UnicodeEncodeError:
+        return False

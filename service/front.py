@@ -146,8 +146,8 @@ class Front:
 async def read_body(headers: dict[bytes, bytes], receive: Receive, limit: int) -> bytes:
     """The whole body, refused while it is read once it is longer than `limit` bytes."""
     claimed = headers.get(b"content-length")
-    if claimed is not None and claimed.isdigit() and int(claimed) > limit:
-        raise BodyTooLarge(f"the body has {int(claimed)} bytes; the limit is {limit}")
+    if claimed is not None and claimed.isdigit() and int(claimed[:15]) > limit:
+        raise BodyTooLarge(f"the body has {claimed[:15].decode()} bytes; the limit is {limit}")
     message = await receive()
     body: bytes = message.get("body", b"")
     if message["type"] == "http.disconnect":

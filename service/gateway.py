@@ -15,7 +15,7 @@ from _bentoml_sdk.service.factory import Service
 from models.errors import InvalidRequest, SlipstreamError
 from models.repository import Repository
 from models.sessions import LoadedVersion
-from models.signature import NUMPY, Tensors
+from models.signature import NUMPY, Array, Tensors
 from service import feedback as labels
 from service.errors import sentence_of, status_of
 from service.fleet import Fleet
@@ -175,7 +175,14 @@ def tensors_of(loaded: LoadedVersion, inputs: Any) -> Tensors:
         if spec is None:
             raise InvalidRequest(f"unknown input '{name}' of {loaded.version}")
         try:
-            tensors[name] = np.array(values, NUMPY[spec.datatype])
+            tensors[name] = _tensor(values, spec.datatype)
         except (ValueError, TypeError, OverflowError) as error:
             raise InvalidRequest(f"input '{name}' is no {spec.datatype} tensor: {error}") from None
     return tensors
+
+
+def _tensor(values: Any, datatype: str) -> Array:
+    array = np.array(values, NUMPY[datatype])
+    if datatype == "BYTES" and not all(isinstance(value, str) for value in array.ravel()):
+        raise ValueError("it takes texts, evenly nested")
+    return array

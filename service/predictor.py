@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,9 @@ from service.telemetry import TraceContext
 #: a millisecond, which a fast model should not pay and a slow one does not notice.
 INLINE = 0.002
 SLOW_THREADS = 2
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+_LATEST = (datetime(2200, 1, 1, tzinfo=UTC) - _EPOCH) // _MILLISECOND
 
 
 @dataclass(slots=True)
@@ -198,7 +201,10 @@ def event_time(written: object) -> int:
         ) from None
     if moment.tzinfo is None:
         raise InvalidRequest(f"event time '{written}' has no time zone; add Z or an offset")
-    return int(moment.timestamp() * 1000)
+    milliseconds = (moment - _EPOCH) // _MILLISECOND
+    if not 0 <= milliseconds < _LATEST:
+        raise InvalidRequest(f"event time '{written}' is not between 1970 and 2200")
+    return milliseconds
 
 
 def new_identifier() -> int:

@@ -153,7 +153,12 @@ class Recorder:
                 with contextlib.suppress(TimeoutError):  # the usual case: the interval is over
                     await asyncio.wait_for(self._full.wait(), self._settings.flush)
                 self._full.clear()
-                await self.flush()
+                try:
+                    await self.flush()
+                except Exception:
+                    # One fact that cannot be packed must not end all recording.
+                    log.exception("a flush failed; its facts are lost")
+                    metrics.DROPPED.labels("unpackable").inc()
         finally:
             self._retry_at = 0
             await self.flush()

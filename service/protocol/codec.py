@@ -24,6 +24,8 @@ from models.signature import DATATYPE_OF, NUMPY, Array, Signature, Tensors
 
 #: Deepest nesting of `data` that is read; ONNX models seldom go beyond rank 8.
 MAX_DEPTH = 32
+#: Largest size of one dimension: more elements than any body within the limit could hold.
+MAX_SIZE = 2**48
 _NO_DATA = msgspec.Raw()
 
 
@@ -84,6 +86,8 @@ def decompress(body: bytes, encoding: str, limit: int) -> bytes:
         raise InvalidRequest(f"the body is not valid {encoding}: {error}") from None
     if len(plain) > limit:
         raise BodyTooLarge(f"the body inflates to more than the limit of {limit} bytes")
+    if reader.unused_data:
+        raise InvalidRequest(f"something follows the {encoding} body")
     if not reader.eof:
         raise InvalidRequest(f"the {encoding} body ends too early")
     return plain
@@ -141,7 +145,7 @@ def decode_raw(body: bytes, signature: Signature) -> Request:
 
 
 def _header_length(written: bytes, body: int) -> int:
-    if not (written.isdigit() and 0 < int(written) <= body):
+    if not (written.isdigit() and len(written) < 16 and 0 < int(written) <= body):
         raise InvalidRequest(
             f"Inference-Header-Content-Length is '{written.decode('latin-1')[:32]}'; "
             f"it must be a decimal number from 1 to the body's length, {body}"
@@ -155,6 +159,8 @@ def _parse(text: bytes) -> tuple[InferRequest, bool]:
         return _request.decode(text), False
     except msgspec.ValidationError as error:
         raise InvalidRequest(f"the request does not fit the protocol: {error}") from None
+    except UnicodeDecodeError:
+        raise InvalidRequest("the body is not JSON: it is not UTF-8") from None
     except msgspec.DecodeError as error:
         if b"NaN" in text or b"Infinity" in text:
             return _parse_literals(text), True
@@ -196,13 +202,16 @@ def _tensor(given: RequestInput, tail: memoryview, literal: bool) -> tuple[Array
         raise InvalidRequest(f"input '{given.name}' has no data")
     values = _json_values(given, literal)
     try:
-        array = np.array(values, NUMPY[given.datatype])
-    except OverflowError:
+        with np.errstate(over="raise"):
+            array = np.array(values, NUMPY[given.datatype])
+    except (OverflowError, FloatingPointError):
         raise InvalidRequest(
             f"input '{given.name}' has a value out of {given.datatype}'s range"
         ) from None
     except ValueError:
         raise InvalidRequest(f"input '{given.name}' is nested unevenly") from None
+    if array.dtype == object:
+        array = _texts(given.name, array)
     if array.size != count:
         raise InvalidRequest(
             f"input '{given.name}' has {array.size} values; its shape {given.shape} wants {count}"
@@ -210,11 +219,26 @@ def _tensor(given: RequestInput, tail: memoryview, literal: bool) -> tuple[Array
     return array.reshape(given.shape), tail
 
 
+def _texts(name: str, array: Array) -> Array:
+    """numpy takes uneven lists for objects, and JSON takes half a character for a text."""
+    flat = array.ravel()
+    if not all(isinstance(value, str) for value in flat.tolist()):
+        raise InvalidRequest(f"input '{name}' is nested unevenly")
+    try:
+        "".join(flat).encode()
+    except UnicodeEncodeError:
+        raise InvalidRequest(f"input '{name}' is not UTF-8; ONNX strings are") from None
+    return array
+
+
 def _count(given: RequestInput) -> int:
+    if len(given.shape) > MAX_DEPTH:
+        raise InvalidRequest(f"input '{given.name}' has more than {MAX_DEPTH} dimensions")
     count = 1
     for size in given.shape:
-        if size < 0:
-            raise InvalidRequest(f"input '{given.name}' has a negative size in {given.shape}")
+        if not 0 <= size <= MAX_SIZE:
+            wrong = "a negative size" if size < 0 else "a size beyond all memory"
+            raise InvalidRequest(f"input '{given.name}' has {wrong} in its shape")
         count *= size
     return count
 

@@ -309,7 +309,7 @@ def _config(spec: TensorSpec) -> dict[str, Any]:
 def _object(body: bytes) -> dict[str, Any]:
     try:
         value = msgspec.json.decode(body or b"{}")
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequest(f"the body is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise InvalidRequest("the body must be a JSON object, or empty")

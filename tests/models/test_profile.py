@@ -65,7 +65,7 @@ def test_few_values_have_few_bins(values: list[float], counts: list[int], missin
 def test_psi_of_a_shift_by_one_deviation(bins: int, expected: float) -> None:
     """N(0,1) against N(1,1) is 1 in the limit; half a count in each bin comes that close."""
     random = np.random.default_rng(0)
-    reference, window = random.normal(size=(2, 200_000)) + [[0], [1]]
+    reference, window = random.normal([[0.0], [1.0]], size=(2, 200_000))
     edges = np.quantile(reference, np.arange(1, bins) / bins)
     p, q = (
         bin_shares(np.bincount(np.searchsorted(edges, x), minlength=bins))

