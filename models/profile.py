@@ -146,7 +146,7 @@ def numeric_bins(values: Floats) -> NumericBins:
     """Bins at the quantiles of `values` (NaN: missing), which are data points themselves."""
     there = values[~np.isnan(values)]
     if len(there) == 0:
-        return NumericBins((), (0,), len(values), float("nan"), float("nan"))
+        return NumericBins((), (0,), len(values), 0.0, 0.0)
     finite = np.clip(there, -1e308, 1e308)  # JSON has no infinity
     grid = np.arange(1, BINS) / BINS
     edges = np.unique(np.quantile(finite, grid, method="inverted_cdf"))
