@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench conformance-onnx test-clients browser clean
+.PHONY: help setup demo test check bench conformance-onnx test-clients browser screenshots clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -17,7 +17,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (about a minute)"
 	@$(BIN)/python -m pip install --quiet --upgrade pip
-	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[monitor,demo,dev]'
+	@$(BIN)/python -m pip install --quiet --quiet -c constraints.txt -e '.[monitor,demo,dev]'
 	@touch $@
 
 demo: setup  ## serve a real year of flights (ONCE=1 ends by itself; RATE=200 slows it down)
@@ -49,6 +49,9 @@ test-clients: setup  ## KServe's client, in an environment of its own
 	@.venv-kserve/bin/python -m pip install --quiet --upgrade pip
 	@.venv-kserve/bin/python -m pip install --quiet 'kserve==0.21.0'
 	@$(BIN)/python -m tests.clients.kserve_client .venv-kserve/bin/python
+
+screenshots: setup browser  ## the pictures in docs, from a replay of the whole year
+	@SLIPSTREAM_SCREENSHOTS=docs SLIPSTREAM_SCREENSHOT_ROWS=400000 $(BIN)/python -m pytest -q tests/browser/test_demo.py
 
 clean:  ## remove what the demo and the tests left
 	@rm -rf .slipstream .pytest_cache .mypy_cache .ruff_cache
