@@ -23,6 +23,8 @@ Floats = npt.NDArray[np.float64]
 
 #: Reference-quantile bins of a numeric feature. Coarser ones are merges of these.
 BINS = 64
+#: Infinite values count as this: JSON, in which a profile is kept, has no infinity.
+LARGEST = 1e308
 #: Most levels kept of a categorical feature; the rest is counted as other.
 LEVELS = 200
 #: Bins of the calibration table, uniform in the score.
@@ -43,7 +45,8 @@ class NumericBins(msgspec.Struct, frozen=True):
 
     def index(self, values: Floats) -> Ints:
         """Bin of each value; the last index + 1 is for missing."""
-        bins = np.searchsorted(np.asarray(self.edges), values, side="left").astype(np.int64)
+        finite = np.clip(values, -LARGEST, LARGEST)
+        bins = np.searchsorted(np.asarray(self.edges), finite, side="left").astype(np.int64)
         bins[np.isnan(values)] = len(self.counts)
         return bins
 
@@ -147,7 +150,7 @@ def numeric_bins(values: Floats) -> NumericBins:
     there = values[~np.isnan(values)]
     if len(there) == 0:
         return NumericBins((), (0,), len(values), 0.0, 0.0)
-    finite = np.clip(there, -1e308, 1e308)  # JSON has no infinity
+    finite = np.clip(there, -LARGEST, LARGEST)
     grid = np.arange(1, BINS) / BINS
     edges = np.unique(np.quantile(finite, grid, method="inverted_cdf"))
     if len(edges) > 1:
@@ -236,7 +239,7 @@ def read_profile(path: Path) -> Profile:
     """Read `profile.json`. Raises RepositoryError, naming file and field."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=Profile)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
         raise RepositoryError(f"{path}: {error}") from error
 
 

@@ -7,6 +7,7 @@ workers read through redis.asyncio.
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,6 +20,8 @@ import redis.asyncio
 from models.contract import keys
 from models.errors import RouteConflict
 from models.rollout import Route
+
+log = logging.getLogger("slipstream.routes")
 
 #: Longest history of changes kept per model.
 AUDIT_ENTRIES = 10_000
@@ -52,9 +55,16 @@ async def read_many(client: redis.asyncio.Redis, models: list[str]) -> dict[str,
     pipeline = client.pipeline(transaction=False)
     for model in models:
         pipeline.hmget(keys.route(model), ["revision", "document"])
-    answers = await pipeline.execute()
-    routes = (_route(fields) for fields in answers)
-    return {route.model: route for route in routes if route is not None}
+    found = {}
+    for model, fields in zip(models, await pipeline.execute(), strict=True):
+        try:
+            route = _route(fields)
+        except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
+            log.error("the route of %s cannot be read and is left as it was: %s", model, error)
+            continue
+        if route is not None:
+            found[model] = route
+    return found
 
 
 def write(

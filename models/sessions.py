@@ -35,6 +35,12 @@ class LoadedVersion:
         self.version = package.version
         self._session = open_session(package, threads)
         self.signature = signature_of(self._session, str(package.version))
+        missing = set(self.manifest.recorded_outputs) - {s.name for s in self.signature.outputs}
+        if missing:
+            raise BadModel(
+                f"{self.version} cannot be served: its manifest reads the output "
+                f"'{min(missing)}', which the model does not have"
+            )
         self._names = [spec.name for spec in self.signature.outputs]
         self._bf16 = any(
             spec.datatype == "BF16" for spec in (*self.signature.inputs, *self.signature.outputs)

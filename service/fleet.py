@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 
 import redis.asyncio
 from redis.exceptions import RedisError
@@ -39,6 +40,7 @@ class Fleet:
         self._loaded: dict[str, dict[int, LoadedVersion]] = {}
         self._failed: dict[ModelVersion, str] = {}
         self._routes: dict[str, Route] = {}
+        self._loading = threading.Lock()
         self.ready = False
 
     # --- what the request path asks ----------------------------------------------------------
@@ -48,7 +50,7 @@ class Fleet:
         route = self._routes.get(model)
         if route is not None:
             return route
-        reasons = [why for version, why in self._failed.items() if version.model == model]
+        reasons = [why for version, why in list(self._failed.items()) if version.model == model]
         if reasons:
             raise BadModel(reasons[-1])
         raise UnknownModel(model, self._loaded)
@@ -76,27 +78,28 @@ class Fleet:
         """Every version that is or should be loaded, its state and the reason for it."""
         ready = [
             (loaded.version, State.READY, loaded.package.missing)
-            for versions in self._loaded.values()
+            for versions in list(self._loaded.values())
             for loaded in versions.values()
         ]
-        failed = [(version, State.UNAVAILABLE, why) for version, why in self._failed.items()]
+        failed = [(version, State.UNAVAILABLE, why) for version, why in list(self._failed.items())]
         return sorted(ready + failed)
 
     @property
     def revisions(self) -> dict[str, int]:
-        return {model: route.revision for model, route in self._routes.items()}
+        return {model: route.revision for model, route in list(self._routes.items())}
 
     # --- beside it ---------------------------------------------------------------------------
 
     def load_all(self) -> None:
         """Open, check and warm every version of the repository that is not loaded yet."""
-        for version in self._repository.scan():
-            if not self.ready_version(*version) and version not in self._failed:
-                self._load(version)
-        for model in self._loaded:
-            if model not in self._routes:
-                # Nothing moves by itself later: a newer version waits for its route.
-                self._apply(Route(model, champion=max(self._loaded[model])))
+        with self._loading:
+            for version in self._repository.scan():
+                if not self.ready_version(*version) and version not in self._failed:
+                    self._load(version)
+            for model in list(self._loaded):
+                if model not in self._routes:
+                    # Nothing moves by itself later: a newer version waits for its route.
+                    self._apply(Route(model, champion=max(self._loaded[model])))
 
     def _load(self, version: ModelVersion) -> None:
         try:
@@ -114,8 +117,9 @@ class Fleet:
 
     def reload(self, model: str) -> None:
         """Try again what failed, and look for what is new. Raises BadModel or UnknownModel."""
-        for version in [v for v in self._failed if v.model == model]:
-            del self._failed[version]
+        with self._loading:
+            for version in [v for v in self._failed if v.model == model]:
+                del self._failed[version]
         self.load_all()
         self.route(model)
 
@@ -124,10 +128,13 @@ class Fleet:
         looked = asyncio.get_running_loop().time()
         while True:
             await asyncio.sleep(self._poll)
-            if asyncio.get_running_loop().time() - looked > RESCAN:
-                await asyncio.to_thread(self.load_all)
-                looked = asyncio.get_running_loop().time()
-            await self.read_routes()
+            try:
+                if asyncio.get_running_loop().time() - looked > RESCAN:
+                    await asyncio.to_thread(self.load_all)
+                    looked = asyncio.get_running_loop().time()
+                await self.read_routes()
+            except Exception:
+                log.exception("looking for versions and routes failed; it goes on")
 
     async def read_routes(self) -> None:
         """Apply the routes that changed and whose versions are all ready."""
@@ -137,7 +144,8 @@ class Fleet:
             log.debug("routes stay as they are: %s", error)  # the recorder says it aloud
             return
         for model, route in found.items():
-            if route.revision == self._routes[model].revision:
+            applied = self._routes.get(model)
+            if applied is not None and route.revision == applied.revision:
                 continue
             waiting = [n for n in route.versions() if not self.ready_version(model, n)]
             if waiting:

@@ -85,6 +85,7 @@ class Gateway:
             for work in (self.recorder.run(), self.fleet.follow(), self._beat())
         ]
         self.fleet.ready = True
+        _silence_uvicorns_access_log()
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD, 20, 100)
@@ -119,9 +120,11 @@ class Gateway:
         event_time: str | None = None,
     ) -> dict[str, Any]:
         """BentoML's own door: rows for a model with one input, or a list of values per input."""
+        started = time.perf_counter()
         try:
             return await self._predict(model, inputs, version, event_time)
         except SlipstreamError as error:
+            self.predictor.failed(model, error, time.perf_counter() - started)
             ctx.response.status_code = status_of(error)
             return {"error": sentence_of(error)}
 
@@ -159,6 +162,13 @@ class Gateway:
             return {"error": sentence_of(error)}
         self.recorder.feedback(model, accepted)
         return {"accepted": len(accepted), "rejected": rejected}
+
+
+def _silence_uvicorns_access_log() -> None:
+    """BentoML filters its lines out, but uvicorn builds each of them as long as anybody listens."""
+    logger = logging.getLogger("uvicorn.access")
+    logger.handlers.clear()
+    logger.propagate = False
 
 
 def tensors_of(loaded: LoadedVersion, inputs: Any) -> Tensors:

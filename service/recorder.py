@@ -20,6 +20,7 @@ from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+import numpy as np
 import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -290,11 +291,8 @@ class Recorder:
 
 def _group(fact: Fact, sampled: bool) -> tuple[object, ...]:
     """Facts of one group stack: same version, role and shapes beyond the first axis."""
-    shapes = (
-        tuple((name, array.shape[1:]) for name, array in fact.inputs.items())
-        if sampled and fact.inputs
-        else ()
-    )
+    stacked = sampled and fact.inputs
+    shapes = tuple([(n, a.shape[1:]) for n, a in stacked.items()]) if stacked else ()
     primary = fact.primary.version if fact.primary else 0
     return fact.version, fact.role, primary, shapes, sampled
 
@@ -310,8 +308,8 @@ def _pack_rows(facts: list[Fact], sampled: bool) -> Rows:
         role=first.role,
         ids=b"".join([fact.identifier.to_bytes(16, "big") for fact in facts]),
         rows=_uint32([fact.rows for fact in facts]),
-        event_ms=b"".join([fact.event_ms.to_bytes(8, "little", signed=True) for fact in facts]),
-        latency_us=_uint32([int(fact.latency_us) for fact in facts]),
+        event_ms=np.array([fact.event_ms for fact in facts], "<i8").tobytes(),
+        latency_us=_uint32([fact.latency_us for fact in facts]),
         traces=(b"".join([fact.trace or bytes(TRACE_BYTES) for fact in facts]) if traced else b""),
         inputs=_columns([f.inputs for f in facts], [f.rows for f in facts]) if sampled else {},
         outputs=_columns([f.outputs for f in facts], [f.rows for f in facts], recorded),
@@ -321,12 +319,13 @@ def _pack_rows(facts: list[Fact], sampled: bool) -> Rows:
             [f.rows for f in primaries],
             primaries[0].manifest.recorded_outputs if primaries and primaries[0].manifest else (),
         ),
-        primary_latency_us=_uint32([int(fact.latency_us) for fact in primaries]),
+        primary_latency_us=_uint32([fact.latency_us for fact in primaries]),
     )
 
 
-def _uint32(values: list[int]) -> bytes:
-    return b"".join([min(v, 0xFFFFFFFF).to_bytes(4, "little") for v in values])
+def _uint32(values: list[float]) -> bytes:
+    packed: bytes = np.minimum(np.array(values), 0xFFFFFFFF).astype("<u4").tobytes()
+    return packed
 
 
 def _columns(

@@ -8,6 +8,7 @@ as their parent, so ours never hang under its.
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -64,12 +65,11 @@ class Step(NamedTuple):
 Attributes = dict[str, AttributeValue]
 
 
-class _DrawnIds(IdGenerator):
-    """Hands the SDK the ids that were drawn when the request arrived."""
+class _DrawnIds(threading.local, IdGenerator):
+    """Hands the SDK the ids that were drawn when the request arrived; each thread its own."""
 
-    def __init__(self) -> None:
-        self.trace_id = 0
-        self.span_id = 0
+    trace_id = 0
+    span_id = 0
 
     def generate_trace_id(self) -> int:
         return self.trace_id

@@ -126,16 +126,18 @@ def _compare(
 
 
 def _difference(found: list[Any], expected: Any, case: Any) -> str:
-    for ours, theirs in zip(found, map(_array, expected), strict=False):
-        if ours.shape != theirs.shape:
-            return f"shape {ours.shape}, expected {theirs.shape}"
+    if len(found) != len(expected):
+        return f"{len(found)} outputs, expected {len(expected)}"
+    for ours, theirs in zip(found, map(_array, expected), strict=True):
+        if (ours.shape, ours.dtype) != (theirs.shape, theirs.dtype):
+            return f"{ours.dtype} {ours.shape}, expected {theirs.dtype} {theirs.shape}"
         if theirs.dtype.kind in "OUS":
             same = ours.tolist() == theirs.tolist()
         elif theirs.dtype.kind in "iub":
             same = np.array_equal(ours, theirs)
         else:
-            close = {"rtol": max(case.rtol, 1e-3), "atol": max(case.atol, 1e-6), "equal_nan": True}
-            same = np.allclose(ours.astype(np.float64), theirs.astype(np.float64), **close)
+            wide = (ours.astype(np.float64), theirs.astype(np.float64))
+            same = np.allclose(*wide, rtol=case.rtol, atol=case.atol, equal_nan=True)
         if not same:
             return "values differ from the expected ones"
     return ""

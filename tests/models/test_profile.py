@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -43,6 +43,7 @@ def test_edges_are_numpys_quantiles() -> None:
 
 
 @given(VALUES)
+@example(np.array([np.inf]))
 def test_the_reference_falls_into_its_own_bins(values: np.ndarray) -> None:
     """Counting the reference again gives its counts, infinities and missing ones included."""
     bins = numeric_bins(values)

@@ -120,6 +120,7 @@ def test_literals_out(given: tuple[str, Array]) -> None:
 def test_raw_binary_in(given: tuple[str, Array]) -> None:
     """With a header length of 0 the whole body is the only input, batch 1."""
     datatype, array = given
+    shape: tuple[int, ...]
     if datatype == "BYTES":
         array = np.array(["".join(array.ravel().tolist()) or "a"], object)
         body, shape = array[0].encode(), (1,)
