@@ -40,10 +40,17 @@ class Front:
 
     def __init__(self, inner: App, protocol: Callable[[], Protocol]) -> None:
         self._inner = inner
-        self._protocol = protocol
+        self._find = protocol
+        self._found: Protocol | None = None
         self._reading: dict[asyncio.Task[Any], float] = {}
         self._late: set[asyncio.Task[Any]] = set()
         self._watching: asyncio.TimerHandle | None = None
+
+    def _protocol(self) -> Protocol:
+        """BentoML makes the service after this application; looking for it costs 8 us."""
+        if self._found is None:
+            self._found = self._find()
+        return self._found
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
