@@ -109,7 +109,7 @@ class Replay:
 
     async def _send_labels(self, session: aiohttp.ClientSession, now: int | None) -> bool:
         """Send the outcomes known by `now` (None: all that are left); False where none is due."""
-        batch = []
+        batch: list[dict[str, object]] = []
         while self._next_label < len(self._due) and len(batch) < 10 * LABELS:
             known, row = self._due[self._next_label]
             if now is not None and (known > now or self._ids[row] is None):

@@ -7,12 +7,17 @@ export async function get(path) {
   return value;
 }
 
-// Calls `changed` at most once a second; polls every five where events do not come through.
+// Calls `changed` at most once a second. Asks every five seconds where events do not come through,
+// and every thirty otherwise: a quiet monitor and a dead one look alike from here.
 export function follow(changed) {
   const source = new EventSource("/api/v1/events");
   let timer = null;
+  let beats = 0;
   const soon = () => (timer ??= setTimeout(() => ((timer = null), changed()), 1000));
   source.addEventListener("window", soon);
-  const poll = setInterval(() => source.readyState !== EventSource.OPEN && changed(), 5000);
+  const poll = setInterval(() => {
+    beats += 1;
+    if (source.readyState !== EventSource.OPEN || beats % 6 === 0) soon();
+  }, 5000);
   return () => (source.close(), clearInterval(poll), clearTimeout(timer));
 }

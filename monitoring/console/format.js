@@ -1,6 +1,7 @@
 // Numbers and times as the design notes want them.
 
 const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+const two = (number) => String(number).padStart(2, "0");
 
 export const known = (value) => value !== null && value !== undefined;
 export const dot = (value, digits = 3) =>
@@ -8,14 +9,22 @@ export const dot = (value, digits = 3) =>
 export const percent = (value, digits = 0) =>
   known(value) ? `${(value * 100).toFixed(digits)} %` : "–";
 export const count = (value) => (known(value) ? value.toLocaleString("en-US") : "–");
-export const ms = (value) => (known(value) ? `${value.toFixed(value < 10 ? 1 : 0)} ms` : "–");
+export const ms = (value) => (known(value) ? `${value.toFixed(value < 100 ? 1 : 0)} ms` : "–");
 export const half = (estimate) =>
   estimate ? `${dot(estimate.value)} ± ${dot((estimate.high - estimate.low) / 2)}` : "–";
+export const many = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
 
 export function day(time) {
   const date = new Date(time);
   return `${date.getUTCDate()} ${MONTHS[date.getUTCMonth()]} ${date.getUTCFullYear()}`;
 }
+export function clock(time) {
+  const date = new Date(time);
+  return `${two(date.getUTCHours())}:${two(date.getUTCMinutes())}`;
+}
+export const moment = (time) => `${day(time)}, ${clock(time)}`;
+export const short = (time) => day(time).replace(/ \d{4}$/, "");
+export const stamp = (time, grain) => (grain === "hour" ? moment(time) : day(time));
 export const month = (time) => MONTHS[new Date(time).getUTCMonth()];
 export const monthStart = (time) => new Date(time).getUTCDate() === 1;
 
