@@ -19,8 +19,8 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from models.errors import NotFound
-from monitoring import views
 from monitoring.monitor import Monitor
+from monitoring.views import overview, timeline
 
 log = logging.getLogger("slipstream.api")
 
@@ -48,7 +48,7 @@ def application(monitor: Monitor) -> Starlette:
     def feature(request: Request) -> Any:
         query = request.query_params
         version = int(query["version"]) if "version" in query else None
-        return views.feature(
+        return timeline.feature(
             monitor,
             request.path_params["model"],
             request.path_params["feature"],
@@ -85,13 +85,15 @@ def application(monitor: Monitor) -> Starlette:
             Route("/livez", live),
             Route("/readyz", ready),
             Route("/metrics", scrape),
-            Route("/api/v1/overview", view(lambda _: views.overview(monitor))),
-            Route("/api/v1/models", view(lambda _: views.overview(monitor)["models"])),
+            Route("/api/v1/overview", view(lambda _: overview.overview(monitor))),
+            Route("/api/v1/models", view(lambda _: overview.overview(monitor)["models"])),
             Route(
                 model + "/timeline",
-                view(lambda r: views.timeline(monitor, r.path_params["model"])),
+                view(lambda r: timeline.timeline(monitor, r.path_params["model"])),
             ),
-            Route(model + "/months", view(lambda r: views.months(monitor, r.path_params["model"]))),
+            Route(
+                model + "/months", view(lambda r: timeline.months(monitor, r.path_params["model"]))
+            ),
             Route(model + "/features/{feature:path}", view(feature)),
             Route("/api/v1/events", events),
             Mount("/", StaticFiles(directory=CONSOLE)),

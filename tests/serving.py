@@ -9,9 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import redis
 
+from models import rollout, routes
+from models.repository import Repository
 from slipstream.launch import answers
 from slipstream.processes import free_port, spawn, stop
+from slipstream.push import Reference, push
+from tests import onnx_models
 
 ROOT = Path(__file__).parent.parent
 
@@ -90,6 +95,28 @@ class Monitor(Process):
         answer = httpx.get(f"{self.url}/api/v1/{path}", timeout=60)
         answer.raise_for_status()
         return answer.json()
+
+
+def two_versions(
+    folder: Path, redis_url: str, model: str, reference: Path, weights: tuple[float, float]
+) -> Path:
+    """A repository in `folder` with two versions of `model`; the second shadows every request."""
+    root = folder / "repository"
+    for weight in weights:
+        file = onnx_models.softmax(folder / f"{weight}.onnx", weight)
+        push(Repository(root), model, file, reference=Reference(reference, "late"))
+    client = redis.Redis.from_url(redis_url)
+    routes.change(
+        client,
+        model,
+        lambda route: rollout.start_shadow(route, 2, 100),
+        first=1,
+        action="shadow",
+        who="test",
+        why="a second opinion",
+    )
+    client.close()
+    return root
 
 
 def eventually(condition: Any, seconds: float = 20) -> None:

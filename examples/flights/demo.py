@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import time
 import urllib.request
 from pathlib import Path
@@ -49,7 +50,7 @@ def run(
         train.train(work, status.update)
     # A demo starts from nothing: yesterday's windows would add up with today's.
     house_home = home / "demo"
-    _forget(house_home)
+    shutil.rmtree(house_home, ignore_errors=True)
     repository = Repository(house_home / "repository")
     _push_versions(repository, work)
     if rows is not None:
@@ -63,12 +64,6 @@ def run(
     )
     stopping = stop_signals()
     run_house(house, lambda: _story(house, work, frame, rate, once, stopping))
-
-
-def _forget(home: Path) -> None:
-    for file in (home / "redis").rglob("*"):
-        if file.is_file():
-            file.unlink()
 
 
 def _push_versions(repository: Repository, work: Path) -> None:

@@ -82,14 +82,14 @@ def train(folder: Path, progress: Callable[[str], object]) -> list[Trained]:
 def offline(folder: Path, version: int, frame: pl.DataFrame) -> npt.NDArray[np.float64]:
     """P(late) of each row, from the scikit-learn pipeline itself: shape [rows]."""
     model = joblib.load(folder / f"model-{version}.joblib")
-    scores: npt.NDArray[np.float64] = model.predict_proba(_pandas_free(frame))[:, 1]
+    scores: npt.NDArray[np.float64] = model.predict_proba(_features(frame))[:, 1]
     return scores
 
 
 def disagreement(folder: Path, version: int, frame: pl.DataFrame) -> float:
     """The largest difference in P(late) between the exported file and scikit-learn."""
     session = ort.InferenceSession(folder / f"model-{version}.onnx")
-    rows = _pandas_free(frame)
+    rows = _features(frame)
     feeds = {name: rows[name].to_numpy().reshape(-1, 1) for name in NUMERIC}
     feeds |= {name: rows[name].to_numpy().astype(object).reshape(-1, 1) for name in CATEGORICAL}
     (said,) = session.run(["probabilities"], feeds)
@@ -102,7 +102,7 @@ def _train_one(
     started = time.monotonic()
     # One thread: on shared cores OpenMP's threads spin waiting for each other, 15 s against 5.
     with threadpool_limits(1):
-        model.fit(_pandas_free(rows), rows["late"].to_numpy().astype(np.int64))
+        model.fit(_features(rows), rows["late"].to_numpy().astype(np.int64))
     seconds = round(time.monotonic() - started, 1)
     types = [(name, StringTensorType([None, 1])) for name in CATEGORICAL]
     types += [(name, FloatTensorType([None, 1])) for name in NUMERIC]
@@ -111,12 +111,14 @@ def _train_one(
         model, initial_types=types, options={id(model): {"zipmap": False}}, target_opset=17
     )
 
+    # skl2onnx writes these in no fixed order; sorted, the same model has the same digest.
+    exported.opset_import.sort(key=lambda opset: opset.domain)
     file.write_bytes(exported.SerializeToString())
     joblib.dump(model, folder / f"model-{version}.joblib")
     return Trained(version, file, description, len(rows), seconds)
 
 
-def _pandas_free(frame: pl.DataFrame) -> Any:
+def _features(frame: pl.DataFrame) -> Any:
     return frame.select(
         *(pl.col(name).fill_null("") for name in CATEGORICAL),
         *(pl.col(name).cast(pl.Float32).fill_null(float("nan")) for name in NUMERIC),
@@ -157,8 +159,10 @@ MODELS: dict[int, tuple[str, Callable[[], Pipeline]]] = {
 }
 
 #: What a finished training leaves.
-FILES = ("reference.parquet", "holdout.parquet") + tuple(
-    f"model-{version}.{kind}" for version in MODELS for kind in ("onnx", "joblib")
+FILES = (
+    "reference.parquet",
+    "holdout.parquet",
+    *(f"model-{version}.{kind}" for version in MODELS for kind in ("onnx", "joblib")),
 )
 
 

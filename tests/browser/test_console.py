@@ -10,16 +10,11 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-import redis
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from models import rollout, routes
-from models.repository import Repository
 from slipstream.client import encode
 from slipstream.embedded import EmbeddedRedis
-from slipstream.push import Reference, push
-from tests import onnx_models
-from tests.serving import Gateway, Monitor, eventually
+from tests.serving import Gateway, Monitor, eventually, two_versions
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
@@ -42,22 +37,8 @@ def browser() -> Iterator[Browser]:
 def monitor(tmp_path_factory: pytest.TempPathFactory, reference: Path) -> Iterator[Monitor]:
     """Forty days of traffic whose first feature drifts, with labels and a shadow."""
     folder = tmp_path_factory.mktemp("console")
-    repository = folder / "repository"
-    for weight in (1.0, 0.8):
-        file = onnx_models.softmax(folder / f"{weight}.onnx", weight)
-        push(Repository(repository), "drifting", file, reference=Reference(reference, "late"))
     with EmbeddedRedis(folder / "redis") as server:
-        client = redis.Redis.from_url(server.url)
-        routes.change(
-            client,
-            "drifting",
-            lambda route: rollout.start_shadow(route, 2, 100),
-            first=1,
-            action="shadow",
-            who="test",
-            why="a second opinion",
-        )
-        client.close()
+        repository = two_versions(folder, server.url, "drifting", reference, (1.0, 0.8))
         gateway = Gateway(folder / "gateway", repository, server.url)
         running = Monitor(folder / "monitor", repository, server.url)
         try:

@@ -11,15 +11,12 @@ import httpx
 import numpy as np
 import redis
 
-from models import rollout, routes
 from models.repository import Repository
 from monitoring.history import History
 from monitoring.stream import Store
 from slipstream.client import Client, encode
 from slipstream.embedded import EmbeddedRedis
-from slipstream.push import Reference, push
-from tests import onnx_models
-from tests.serving import Gateway, Monitor, eventually
+from tests.serving import Gateway, Monitor, eventually, two_versions
 
 REQUESTS = 6_000
 
@@ -47,21 +44,9 @@ def send(gateway: Gateway, seed: int) -> None:
 def test_every_count_equals_that_of_an_undisturbed_run(tmp_path: Path, reference: Path) -> None:
     """Kill the monitor again and again mid-stream; then fold the very same stream in one go
     beside it and compare every window, bin by bin."""
-    repository = tmp_path / "repository"
-    for weight in (1.0, -1.0):
-        file = onnx_models.softmax(tmp_path / f"{weight}.onnx", weight)
-        push(Repository(repository), "killed", file, reference=Reference(reference, "late"))
     with EmbeddedRedis(tmp_path / "redis") as server:
+        repository = two_versions(tmp_path, server.url, "killed", reference, (1.0, -1.0))
         client = redis.Redis.from_url(server.url)
-        routes.change(
-            client,
-            "killed",
-            lambda route: rollout.start_shadow(route, 2, 100),
-            first=1,
-            action="shadow",
-            who="test",
-            why="",
-        )
         gateway = Gateway(
             tmp_path / "gateway", repository, server.url, SLIPSTREAM_SHADOW_QUEUE="100000"
         )

@@ -4,15 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import redis
-
-from models import rollout, routes
-from models.repository import Repository
 from slipstream.embedded import EmbeddedRedis
-from slipstream.push import Reference, push
-from tests import onnx_models
 from tests.otlp import receiver
-from tests.serving import Gateway, Monitor, eventually
+from tests.serving import Gateway, Monitor, eventually, two_versions
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 ROW = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}
@@ -21,21 +15,8 @@ ROW = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}
 def test_a_request_its_shadow_and_its_label_are_linked(tmp_path: Path, reference: Path) -> None:
     """The server span hangs under the caller's and has the four steps; shadow and feedback are
     traces of their own that link to it."""
-    repository = tmp_path / "repository"
-    for weight in (1.0, -1.0):
-        file = onnx_models.softmax(tmp_path / f"{weight}.onnx", weight)
-        push(Repository(repository), "traced", file, reference=Reference(reference, "late"))
     with EmbeddedRedis(tmp_path / "redis") as server, receiver() as collector:
-        client = redis.Redis.from_url(server.url)
-        routes.change(
-            client,
-            "traced",
-            lambda route: rollout.start_shadow(route, 2, 100),
-            first=1,
-            action="shadow",
-            who="test",
-            why="",
-        )
+        repository = two_versions(tmp_path, server.url, "traced", reference, (1.0, -1.0))
         environment = {
             "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint,
             "OTEL_BSP_SCHEDULE_DELAY": "100",
@@ -54,7 +35,6 @@ def test_a_request_its_shadow_and_its_label_are_linked(tmp_path: Path, reference
         finally:
             gateway.stop()
             monitor.stop()
-            client.close()
     (whole,) = collector.named("POST /v2/models/{model}/infer")
     assert whole.trace_id.hex() == TRACE
     assert whole.parent_span_id.hex() == PARENT
