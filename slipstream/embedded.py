@@ -97,6 +97,19 @@ class EmbeddedRedis:
         self.stop()
 
 
+def in_use(folder: Path) -> bool:
+    """Whether a running server holds the lock of `folder`."""
+    lock = folder / "lock"
+    if not lock.is_file():
+        return False
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def find_server() -> str:
     """Path of a server binary. Raises RedisUnavailable with what to do."""
     for name in ("redis-server", "valkey-server"):

@@ -24,6 +24,7 @@ from models import rollout, routes
 from models.repository import Repository
 from models.rollout import Route
 from slipstream.cli import run_house, screen, stop_signals
+from slipstream.embedded import in_use
 from slipstream.launch import House
 from slipstream.push import Reference, push
 
@@ -50,6 +51,8 @@ def run(
         train.train(work, status.update)
     # A demo starts from nothing: yesterday's windows would add up with today's.
     house_home = home / "demo"
+    if in_use(house_home / "redis"):
+        raise click.ClickException(f"another demo runs in {house_home}; stop it first (Ctrl-C)")
     shutil.rmtree(house_home, ignore_errors=True)
     repository = Repository(house_home / "repository")
     _push_versions(repository, work)
@@ -101,6 +104,7 @@ def _story(
     _show(house, work, frame)
     if not once:
         screen.print(f"the console stays at {house.console_url}; Ctrl-C stops everything")
+        screen.print(f"look around: SLIPSTREAM_HOME={house.home} slipstream status {MODEL}")
         house.watch(lambda: bool(stopping))
 
 
