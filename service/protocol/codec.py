@@ -223,7 +223,7 @@ def _array(values: list[Any], datatype: str) -> Array:
     """Raises OverflowError or FloatingPointError where a value does not fit."""
     if datatype == "FP32":
         flat = values and type(values[0]) is float
-        if flat and -LARGEST_FP32 <= min(values) and max(values) <= LARGEST_FP32:
+        if flat and min(values) >= -LARGEST_FP32 and max(values) <= LARGEST_FP32:
             return np.array(values, np.float32)  # the usual case, without errstate's 3 us
     with np.errstate(over="raise"):
         return np.array(values, NUMPY[datatype])
