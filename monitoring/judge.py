@@ -209,9 +209,15 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 def verdict(
-    model_findings: Sequence[Finding], profiled: bool, labelled: bool, requests: int
+    model_findings: Sequence[Finding],
+    *,
+    profiled: bool,
+    compared: bool,
+    labelled: bool,
+    requests: int,
 ) -> Verdict:
-    """State, and so what: one sentence that a person may rely on."""
+    """State, and so what: one sentence that a person may rely on. `compared`: there were rows
+    enough to compare with the profile."""
     if requests == 0:
         return Verdict("unknown", "No request yet.")
     kinds = {finding.kind for finding in model_findings}
@@ -221,6 +227,8 @@ def verdict(
     )
     shift = [f.subject for f in model_findings if f.kind == "drift" and f.subject != "score"]
     start = f"Covariate shift in {_listed(shift)}" if shift else "Inputs are steady"
+    if profiled and not compared:
+        start = "Answers; drift is unknown below 30 sampled rows"
     if not profiled:
         start = "Answers; without a reference profile, drift is unknown"
     if not labelled:

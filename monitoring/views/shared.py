@@ -84,7 +84,13 @@ def model_verdict(
 ) -> Verdict:
     measured = monitor.measure(route.model, route.champion)
     profiled = history.layouts[route.champion].profile is not None
-    said = verdict(found, profiled, measured.performance is not None, measured.requests)
+    said = verdict(
+        found,
+        profiled=profiled,
+        compared=bool(measured.features),
+        labelled=measured.performance is not None,
+        requests=measured.requests,
+    )
     return Verdict(said.level, said.sentence, _detail(measured.performance, measured.mean_score))
 
 
