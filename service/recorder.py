@@ -166,6 +166,7 @@ class Recorder:
 
     async def flush(self) -> None:
         """Send everything that waits, unless Redis was away a moment ago."""
+        metrics.publish()
         if time.monotonic() < self._retry_at:
             self._bound()
             return
