@@ -12,6 +12,7 @@ import bentoml
 import numpy as np
 from _bentoml_sdk.service.factory import Service
 
+from models import prediction_id
 from models.errors import InvalidRequest, SlipstreamError
 from models.repository import Repository
 from models.sessions import LoadedVersion
@@ -20,7 +21,7 @@ from service import feedback as labels
 from service.errors import sentence_of, status_of
 from service.fleet import Fleet
 from service.front import App, Front
-from service.predictor import Prediction, Predictor, check_tensors, event_time, new_identifier
+from service.predictor import Prediction, Predictor, check_tensors, event_time
 from service.protocol.http import Protocol
 from service.recorder import Recorder, connect
 from service.settings import Settings
@@ -138,7 +139,7 @@ class Gateway:
         tensors = tensors_of(loaded, inputs)
         check_tensors(loaded, tensors)
         outputs = await self.predictor.run(loaded, tensors, None)
-        prediction = Prediction(loaded, route, arm, new_identifier(), outputs, event_ms)
+        prediction = Prediction(loaded, route, arm, prediction_id.new(), outputs, event_ms)
         size = sum(array.nbytes for array in tensors.values())
         self.predictor.finish(prediction, tensors, time.perf_counter() - started, trace, size)
         return {

@@ -205,7 +205,3 @@ def event_time(written: object) -> int:
     if not 0 <= milliseconds < _LATEST:
         raise InvalidRequest(f"event time '{written}' is not between 1970 and 2200")
     return milliseconds
-
-
-def new_identifier() -> int:
-    return prediction_id.new()

@@ -154,12 +154,7 @@ class Recorder:
                 with contextlib.suppress(TimeoutError):  # the usual case: the interval is over
                     await asyncio.wait_for(self._full.wait(), self._settings.flush)
                 self._full.clear()
-                try:
-                    await self.flush()
-                except Exception:
-                    # One fact that cannot be packed must not end all recording.
-                    log.exception("a flush failed; its facts are lost")
-                    metrics.DROPPED.labels("unpackable").inc()
+                await self.flush()
         finally:
             self._retry_at = 0
             await self.flush()
@@ -173,7 +168,12 @@ class Recorder:
         if self.degraded and not await self._back():
             return
         for model, pending in self._drain().items():
-            await self._send(model, pending)
+            try:
+                await self._send(model, pending)
+            except Exception:
+                # One fact that cannot be packed must end neither recording nor other models'.
+                log.exception("what was to be left behind of %s cannot be packed", model)
+                self._drop(model, len(pending.facts) + len(pending.feedback), "unpackable")
 
     async def _back(self) -> bool:
         try:
@@ -240,6 +240,7 @@ class Recorder:
             )
             count = len(facts[start : start + CHUNK]) + (len(pending.feedback) if last else 0)
             if not await self._add(model, wire.pack(entry)):
+                self._sequence[model] -= 1  # counted as dropped here, so no gap to the monitor
                 self._drop(model, count, "redis")
 
     async def _add(self, model: str, data: bytes) -> bool:

