@@ -41,6 +41,8 @@ class LoadedVersion:
                 f"{self.version} cannot be served: its manifest reads the output "
                 f"'{min(missing)}', which the model does not have"
             )
+        # Without its wrapper, which checks again what the signature has checked: 1 us of 6.
+        self._run: Any = getattr(self._session, "_sess", self._session).run
         self._names = [spec.name for spec in self.signature.outputs]
         self._bf16 = any(
             spec.datatype == "BF16" for spec in (*self.signature.inputs, *self.signature.outputs)
@@ -59,7 +61,7 @@ class LoadedVersion:
             if self._bf16:
                 values = self._run_bf16(names, tensors, options)
             else:
-                values = self._session.run(names, tensors, options)
+                values = self._run(names, tensors, options)
         except Exception as error:  # ORT's errors share no public base class
             raise self._fault(error) from error
         return {

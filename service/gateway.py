@@ -12,7 +12,6 @@ import bentoml
 import numpy as np
 from _bentoml_sdk.service.factory import Service
 
-from models import prediction_id
 from models.errors import InvalidRequest, SlipstreamError
 from models.repository import Repository
 from models.sessions import LoadedVersion
@@ -139,7 +138,7 @@ class Gateway:
         tensors = tensors_of(loaded, inputs)
         check_tensors(loaded, tensors)
         outputs = await self.predictor.run(loaded, tensors, None)
-        prediction = Prediction(loaded, route, arm, prediction_id.new(), outputs, event_ms)
+        prediction = Prediction.of(loaded, route, arm, outputs, event_ms)
         size = sum(array.nbytes for array in tensors.values())
         self.predictor.finish(prediction, tensors, time.perf_counter() - started, trace, size)
         return {

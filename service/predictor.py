@@ -9,10 +9,10 @@ import asyncio
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnxruntime as ort
 
@@ -38,20 +38,24 @@ _MILLISECOND = timedelta(milliseconds=1)
 _LATEST = (datetime(2200, 1, 1, tzinfo=UTC) - _EPOCH) // _MILLISECOND
 
 
-@dataclass(slots=True)
-class Prediction:
-    """What is known of a request on its way. `marks` are monotonic nanoseconds."""
+class Prediction(msgspec.Struct, frozen=True, gc=False):
+    """An answer and where it came from. `text` spells the identifier."""
 
     loaded: LoadedVersion
     route: Route
     arm: Arm
-    identifier: int
     outputs: Tensors
     event_ms: int
-    text: str = field(init=False)
+    identifier: int
+    text: str
 
-    def __post_init__(self) -> None:
-        self.text = prediction_id.text(self.identifier)
+    @classmethod
+    def of(
+        cls, loaded: LoadedVersion, route: Route, arm: Arm, outputs: Tensors, event_ms: int
+    ) -> Prediction:
+        identifier = prediction_id.new()
+        text = prediction_id.text(identifier)
+        return cls(loaded, route, arm, outputs, event_ms, identifier, text)
 
 
 class Predictor:
@@ -78,8 +82,8 @@ class Predictor:
         self, loaded: LoadedVersion, tensors: Tensors, outputs: Sequence[str] | None
     ) -> Tensors:
         """The version's outputs: those asked for and those that monitoring needs."""
-        names = _needed(loaded, outputs)
-        if 0 < loaded.seconds * rows_of(loaded, tensors) < INLINE:
+        names = None if outputs is None else _needed(loaded, outputs)
+        if 0 < loaded.seconds * rows_of(tensors) < INLINE:
             return loaded.run(tensors, names)
         return await self._run_slow(loaded, tensors, names)
 
@@ -120,7 +124,7 @@ class Predictor:
         """After the reply: measure, record, and offer the request to the shadow. `size`: bytes
         of the request, which its tensors hold on to."""
         loaded, arm = prediction.loaded, prediction.arm
-        metrics.duration(loaded.version.model, arm.version, arm.role).observe(seconds)
+        metrics.took(loaded.version.model, arm.version, arm.role, seconds)
         fact = Fact(
             model=loaded.version.model,
             version=arm.version,
@@ -130,7 +134,7 @@ class Predictor:
             latency_us=seconds * 1e6,
             manifest=loaded.manifest,
             identifier=prediction.identifier,
-            rows=rows_of(loaded, tensors),
+            rows=rows_of(tensors),
             trace=trace.packed,
             inputs=tensors,
             outputs=prediction.outputs,
@@ -157,9 +161,7 @@ class Predictor:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _needed(loaded: LoadedVersion, outputs: Sequence[str] | None) -> Sequence[str] | None:
-    if outputs is None:
-        return None
+def _needed(loaded: LoadedVersion, outputs: Sequence[str]) -> Sequence[str]:
     known = {spec.name for spec in loaded.signature.outputs}
     unknown = next((name for name in outputs if name not in known), None)
     if unknown is not None:
@@ -169,10 +171,11 @@ def _needed(loaded: LoadedVersion, outputs: Sequence[str] | None) -> Sequence[st
     return list(dict.fromkeys((*outputs, *loaded.manifest.recorded_outputs)))
 
 
-def rows_of(loaded: LoadedVersion, tensors: Tensors) -> int:
+def rows_of(tensors: Tensors) -> int:
     """Rows of a request: the first axis of its first input; 1 where there is none."""
-    first = next(iter(tensors.values()), None)
-    return len(first) if first is not None and first.ndim else 1
+    for first in tensors.values():
+        return first.shape[0] if first.shape else 1
+    return 1
 
 
 def check_tensors(loaded: LoadedVersion, tensors: Tensors) -> None:

@@ -17,9 +17,10 @@ import socket
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 import redis.asyncio
 from redis.asyncio.retry import Retry
@@ -47,8 +48,7 @@ TALLIES = 10_000
 PROBE = 1.0
 
 
-@dataclass(slots=True)
-class Fact:
+class Fact(msgspec.Struct, gc=False):
     """What one request leaves behind. `kind` is ok, invalid or error; only ok has tensors."""
 
     model: str
@@ -82,7 +82,7 @@ class _Count:
 
     requests: int = 0
     rows: int = 0
-    latency: dict[int, int] = field(default_factory=dict)
+    latency: Counter[int] = field(default_factory=Counter)
 
 
 def connect(url: str) -> redis.asyncio.Redis:
@@ -134,7 +134,7 @@ class Recorder:
         while len(self._facts) > settings.buffer_facts or self._bytes > settings.buffer_bytes:
             oldest = self._facts.popleft()
             self._bytes -= oldest.bytes
-            self._tally(oldest)
+            self._tally([oldest])
             self._drop(oldest.model, 1, "buffer_full")
 
     def _drop(self, model: str, count: int, reason: str) -> None:
@@ -191,12 +191,12 @@ class Recorder:
 
     def _drain(self) -> dict[str, _Pending]:
         pending: dict[str, _Pending] = {}
-        while self._facts:
-            fact = self._facts.popleft()
-            self._tally(fact)
-            if fact.outputs is not None and fact.manifest is not None:
+        facts = [self._facts.popleft() for _ in range(len(self._facts))]
+        self._bytes -= sum([fact.bytes for fact in facts])
+        self._tally(facts)
+        for fact in facts:
+            if fact.outputs is not None:
                 pending.setdefault(fact.model, _Pending()).facts.append(fact)
-        self._bytes = 0
         for model, tallies in self._tallies.items():
             pending.setdefault(model, _Pending()).tallies = [
                 Tally(*key, count.requests, count.rows, count.latency)
@@ -208,19 +208,20 @@ class Recorder:
             pending.setdefault(model, _Pending()).feedback.append(label)
         return pending
 
-    def _tally(self, fact: Fact) -> None:
-        tallies = self._tallies.setdefault(fact.model, {})
-        key = (fact.version, fact.role, fact.kind, fact.event_ms // HOUR_MS)
-        count = tallies.get(key)
-        if count is None:
-            if len(tallies) >= TALLIES:
-                self._drop(fact.model, 1, "tallies_full")
-                return
-            tallies[key] = count = _Count()
-        count.requests += 1
-        count.rows += fact.rows
-        slot = bucket(fact.latency_us)
-        count.latency[slot] = count.latency.get(slot, 0) + 1
+    def _tally(self, facts: Iterable[Fact]) -> None:
+        """Count requests, rows and latencies of what goes to Redis or is dropped."""
+        for fact in facts:
+            tallies = self._tallies.setdefault(fact.model, {})
+            key = (fact.version, fact.role, fact.kind, fact.event_ms // HOUR_MS)
+            count = tallies.get(key)
+            if count is None:
+                if len(tallies) >= TALLIES:
+                    self._drop(fact.model, 1, "tallies_full")
+                    continue
+                tallies[key] = count = _Count()
+            count.requests += 1
+            count.rows += fact.rows
+            count.latency[bucket(fact.latency_us)] += 1
 
     async def _send(self, model: str, pending: _Pending) -> None:
         """One entry for each CHUNK of requests; tallies and labels go with the last."""
@@ -293,8 +294,7 @@ class Recorder:
 
 def _group(fact: Fact, sampled: bool) -> tuple[object, ...]:
     """Facts of one group stack: same version, role and shapes beyond the first axis."""
-    stacked = sampled and fact.inputs
-    shapes = tuple([(n, a.shape[1:]) for n, a in stacked.items()]) if stacked else ()
+    shapes = tuple([a.shape[1:] for a in fact.inputs.values()]) if sampled and fact.inputs else ()
     primary = fact.primary.version if fact.primary else 0
     return fact.version, fact.role, primary, shapes, sampled
 
@@ -303,44 +303,43 @@ def _pack_rows(facts: list[Fact], sampled: bool) -> Rows:
     first = facts[0]
     assert first.manifest is not None
     primaries = [fact.primary for fact in facts if fact.primary is not None]
-    recorded = first.manifest.recorded_outputs
+    rows = [fact.rows for fact in facts]
     traced = any(fact.trace for fact in facts)
     return Rows(
         version=first.version,
         role=first.role,
         ids=b"".join([fact.identifier.to_bytes(16, "big") for fact in facts]),
-        rows=_uint32([fact.rows for fact in facts]),
+        rows=_uint32(rows),
         event_ms=np.array([fact.event_ms for fact in facts], "<i8").tobytes(),
         latency_us=_uint32([fact.latency_us for fact in facts]),
         traces=(b"".join([fact.trace or bytes(TRACE_BYTES) for fact in facts]) if traced else b""),
-        inputs=_columns([f.inputs for f in facts], [f.rows for f in facts]) if sampled else {},
-        outputs=_columns([f.outputs for f in facts], [f.rows for f in facts], recorded),
+        inputs=_columns([f.inputs for f in facts], rows, tuple(first.inputs or ()))
+        if sampled
+        else {},
+        outputs=_columns([f.outputs for f in facts], rows, first.manifest.recorded_outputs),
         primary_version=primaries[0].version if primaries else 0,
         primary_outputs=_columns(
             [f.outputs for f in primaries],
-            [f.rows for f in primaries],
+            rows,
             primaries[0].manifest.recorded_outputs if primaries and primaries[0].manifest else (),
         ),
         primary_latency_us=_uint32([fact.latency_us for fact in primaries]),
     )
 
 
-def _uint32(values: list[float]) -> bytes:
+def _uint32(values: Sequence[float]) -> bytes:
     packed: bytes = np.minimum(np.array(values), 0xFFFFFFFF).astype("<u4").tobytes()
     return packed
 
 
 def _columns(
-    tensors: list[Tensors | None], rows: list[int], names: tuple[str, ...] | None = None
+    tensors: list[Tensors | None], rows: list[int], names: Iterable[str]
 ) -> dict[str, Column]:
     """Stack what has one row per row of the request; the rest cannot be told apart by row."""
     columns = {}
-    for name in names if names is not None else tuple(tensors[0] or ()):
+    for name in names:
         arrays: list[Array] = [t[name] for t in tensors if t is not None and name in t]
-        fits = len(arrays) == len(rows) and all(
-            a.ndim > 0 and len(a) == n and a.shape[1:] == arrays[0].shape[1:]
-            for a, n in zip(arrays, rows, strict=True)
-        )
-        if fits:
+        stacks = len({a.shape[1:] for a in arrays}) == 1
+        if stacks and [a.shape[0] if a.shape else -1 for a in arrays] == rows:
             columns[name] = wire.column(arrays)
     return columns

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import msgspec
 
-from models import VERSION, prediction_id
+from models import VERSION
 from models.errors import InvalidRequest, MethodNotAllowed, NotFound, NotReady, NotSupported
 from models.rollout import Arm, decide
 from models.sessions import LoadedVersion
@@ -37,8 +36,7 @@ class Answer(NamedTuple):
     after: Callable[[], None] | None = None
 
 
-@dataclass(slots=True)
-class Call:
+class Call(msgspec.Struct, gc=False):
     """A request as the front received it, and what its path said."""
 
     method: str
@@ -48,7 +46,7 @@ class Call:
     model: str = ""
     asked: str | None = None
     trace: TraceContext | None = None
-    steps: list[Step] = field(default_factory=list)
+    steps: tuple[Step, ...] = ()
 
     def header(self, name: bytes) -> str:
         return self.headers.get(name, b"").decode("latin-1")
@@ -106,11 +104,11 @@ async def infer(protocol: Protocol, call: Call) -> Answer:
     names = [output.name for output in request.outputs] if request.outputs else None
     outputs = await predictor.run(loaded, request.tensors, names)
     inferred = clock()
-    prediction = Prediction(loaded, route, arm, prediction_id.new(), outputs, event_ms)
+    prediction = Prediction.of(loaded, route, arm, outputs, event_ms)
     body = _encoded(prediction, request, names)
     encoded = clock()
     if trace.sampled:
-        call.steps += (
+        call.steps = (
             Step("decode", received, decoded),
             Step("route", decoded, routed),
             Step("infer", routed, inferred),
