@@ -39,7 +39,9 @@ browser:  # Chromium for the console's tests, where it may be installed; else th
 
 bench: setup  ## floor, BentoML and Slipstream side by side (needs wrk)
 	@command -v wrk > /dev/null || { apt-get update -qq > /dev/null && apt-get install -y -qq wrk > /dev/null; }
-	@$(BIN)/python -m benchmarks.compare
+	@test -x .venv-bento/bin/python || $(PYTHON) -m venv .venv-bento
+	@.venv-bento/bin/python -m pip install --quiet -c constraints.txt bentoml onnxruntime
+	@$(BIN)/python -m benchmarks.compare .venv-bento/bin/python
 
 conformance-onnx: setup  ## ONNX's own node tests, all of them, through the gateway
 	@$(BIN)/python -m tests.conformance.onnx_nodes

@@ -5,18 +5,19 @@ Eight buckets an octave: neighbours differ by 9 %, so a quantile read from them 
 
 from __future__ import annotations
 
-import math
+import numpy as np
+import numpy.typing as npt
 
 PER_OCTAVE = 8
 #: 1 microsecond to 2**26 (67 seconds); longer ones fall into the last.
 BUCKETS = 26 * PER_OCTAVE
 
 
-def bucket(microseconds: float) -> int:
-    """The bucket of a duration."""
-    if microseconds < 1:
-        return 0
-    return min(int(math.log2(microseconds) * PER_OCTAVE), BUCKETS - 1)
+def bucket(microseconds: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """The bucket of each duration."""
+    octaves = np.log2(np.maximum(microseconds, 1))
+    buckets: npt.NDArray[np.int64] = np.minimum(octaves * PER_OCTAVE, BUCKETS - 1).astype(np.int64)
+    return buckets
 
 
 def middle(index: int) -> float:

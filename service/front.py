@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -42,13 +43,11 @@ class Front:
     def __init__(self, inner: App, protocol: Callable[[], Protocol]) -> None:
         self._inner = inner
         self._find = protocol
-        self._found: Protocol | None = None
 
+    @cached_property
     def _protocol(self) -> Protocol:
         """BentoML makes the service after this application; looking for it costs 8 us."""
-        if self._found is None:
-            self._found = self._find()
-        return self._found
+        return self._find()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -62,7 +61,7 @@ class Front:
 
     async def _answer(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter_ns()
-        protocol = self._protocol()
+        protocol = self._protocol
         call = Call(scope["method"], dict(scope["headers"]), started)
         route = "unknown"
         try:
@@ -85,9 +84,7 @@ class Front:
         if status == 500:
             log.error("a request failed", exc_info=error)
         protocol.failed(call, error, status)
-        headers = (
-            [_JSON, (b"traceparent", call.trace.traceparent.encode())] if call.trace else [_JSON]
-        )
+        headers = [_JSON, (b"traceparent", call.trace.traceparent)] if call.trace else [_JSON]
         if status == 429:
             headers.append((b"retry-after", b"1"))
         if isinstance(error, BodyTooLarge):
@@ -98,7 +95,7 @@ class Front:
         """BentoML has no body limit: 200 MB of JSON took it 8 GB. Ours holds for it too."""
         try:
             if scope["method"] == "POST":
-                settings = self._protocol().settings
+                settings = self._protocol.settings
                 body = await read_body(dict(scope["headers"]), receive, settings)
                 receive = _again(body, receive)
         except ClientGone:

@@ -71,9 +71,9 @@ def answered(route: str, code: int) -> None:
     _answers[route, code] += 1
 
 
-def took(model: str, version: int, role: str, seconds: float) -> None:
-    """Observe a duration, written out by `publish` too."""
-    _durations[model, version, role].append(seconds)
+def took(model: str, version: int, role: str, seconds: list[float]) -> None:
+    """Observe durations, written out by `publish` too."""
+    _durations[model, version, role] += seconds
 
 
 def publish() -> None:

@@ -21,10 +21,10 @@ from models.errors import DeadlineExceeded, InvalidRequest, Overloaded, Slipstre
 from models.rollout import Arm, Route, decide, shadowed
 from models.sessions import LoadedVersion
 from models.signature import FLOATS, Tensors
-from service import metrics
+from service.block import Fact
 from service.errors import status_of
 from service.fleet import Fleet
-from service.recorder import Fact, Recorder
+from service.recorder import Recorder
 from service.settings import Settings
 from service.shadow import Job, Shadow
 from service.telemetry import TraceContext
@@ -124,7 +124,6 @@ class Predictor:
         """After the reply: measure, record, and offer the request to the shadow. `size`: bytes
         of the request, which its tensors hold on to."""
         loaded, arm = prediction.loaded, prediction.arm
-        metrics.took(loaded.version.model, arm.version, arm.role, seconds)
         fact = Fact(
             model=loaded.version.model,
             version=arm.version,
@@ -141,8 +140,12 @@ class Predictor:
             bytes=512 + size,
         )
         self.recorder.record(fact)
-        rider = shadowed(prediction.route, arm.version, prediction.identifier)
-        ready = self.fleet.ready_version(loaded.version.model, rider) if rider else None
+        if prediction.route.shadow is not None:
+            self._ride_along(prediction, tensors, fact)
+
+    def _ride_along(self, prediction: Prediction, tensors: Tensors, fact: Fact) -> None:
+        rider = shadowed(prediction.route, fact.version, fact.identifier)
+        ready = self.fleet.ready_version(fact.model, rider) if rider else None
         if ready is not None:
             self._shadow.offer(Job(ready, tensors, fact))
 

@@ -1,8 +1,8 @@
 """Leaves a fact behind for every prediction and label, without ever making a request wait.
 
-    record() -> bounded buffer -> flush every 50 ms: one packed entry a model -> Redis stream
+    record() -> a few facts -> blocks, bounded -> flush every 50 ms: one entry a model -> stream
 
-Redis away: the buffer fills, then its oldest facts are dropped and counted. Requests are tallied
+Redis away: the blocks grow, then the oldest are dropped and counted. Requests are tallied
 exactly whatever happens to their payload, unless the tallies themselves have nowhere to go.
 """
 
@@ -17,29 +17,30 @@ import socket
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-import msgspec
-import numpy as np
 import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from models.contract import keys, wire
-from models.contract.records import SCHEMA, TRACE_BYTES, Column, Entry, Feedback, Rows, Tally
-from models.latency import bucket
-from models.manifest import Manifest
+from models.contract.records import SCHEMA, Entry, Feedback, Tally
 from models.prediction_id import HOUR_MS
-from models.signature import Array, Tensors
+from models.version import Role
 from service import metrics
+from service.block import Block, Count, Fact, TallyKey, alike
 from service.settings import Settings
 
 log = logging.getLogger("slipstream.recorder")
 
-#: Requests in one entry, so that no entry grows large.
+#: Requests in one entry, and their bytes in memory, so that no entry grows large.
 CHUNK = 1_000
+CHUNK_BYTES = 8 * 1024 * 1024
+#: Facts that are stacked at once: a loop over them costs a quarter of one now and then, whose
+#: code the processor has forgotten meanwhile, and their memory still fits into its cache.
+BATCH = 32
 #: Bytes of one request's tensors beyond which only its outcome is kept.
 PAYLOAD_LIMIT = 64 * 1024
 #: Distinct tallies kept between flushes: a caller chooses the event hour.
@@ -48,41 +49,13 @@ TALLIES = 10_000
 PROBE = 1.0
 
 
-class Fact(msgspec.Struct, gc=False):
-    """What one request leaves behind. `kind` is ok, invalid or error; only ok has tensors."""
-
-    model: str
-    version: int
-    role: str
-    kind: str
-    event_ms: int
-    latency_us: float
-    manifest: Manifest | None = None
-    identifier: int = 0
-    rows: int = 0
-    trace: bytes = b""
-    inputs: Tensors | None = None
-    outputs: Tensors | None = None
-    primary: Fact | None = None
-    bytes: int = 0
-
-
 @dataclass(slots=True)
 class _Pending:
     """What one model has to say at the next flush."""
 
-    facts: list[Fact] = field(default_factory=list)
+    blocks: list[Block] = field(default_factory=list)
     feedback: list[Feedback] = field(default_factory=list)
     tallies: list[Tally] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class _Count:
-    """A tally while it grows."""
-
-    requests: int = 0
-    rows: int = 0
-    latency: Counter[int] = field(default_factory=Counter)
 
 
 def connect(url: str) -> redis.asyncio.Redis:
@@ -102,10 +75,12 @@ class Recorder:
     def __init__(self, settings: Settings, client: redis.asyncio.Redis) -> None:
         self._settings = settings
         self._client = client
-        self._facts: deque[Fact] = deque()
+        self._blocks: deque[Block] = deque()
+        self._growing: dict[tuple[object, ...], Block] = {}
+        self._facts = self._bytes = 0
+        self._fresh: deque[Fact] = deque()
         self._feedback: deque[tuple[str, Feedback]] = deque()
-        self._bytes = 0
-        self._tallies: dict[str, dict[tuple[int, str, str, int], _Count]] = {}
+        self._tallies: dict[str, dict[TallyKey, Count]] = {}
         self._sequence: Counter[str] = Counter()
         self._dropped: Counter[str] = Counter()
         self._known: set[str] = set()
@@ -117,11 +92,57 @@ class Recorder:
     # --- what the request path calls: an append, nothing that waits --------------------------
 
     def record(self, fact: Fact) -> None:
-        self._facts.append(fact)
-        self._bytes += fact.bytes
-        if len(self._facts) >= CHUNK:
+        """From the event loop."""
+        self._fresh.append(fact)
+        if len(self._fresh) >= BATCH:
+            self._stack()
+
+    def record_elsewhere(self, fact: Fact) -> None:
+        """From any other thread: stacked with the loop's next batch."""
+        self._fresh.append(fact)
+
+    def _stack(self) -> None:
+        answered: list[Fact] = []
+        for _ in range(len(self._fresh)):
+            fact = self._fresh.popleft()
+            if fact.outputs is None:
+                self._count(fact)
+                continue
+            if fact.bytes > PAYLOAD_LIMIT or not self._sampled(fact):
+                fact.inputs = None
+            answered.append(fact)
+        for facts in alike(answered):
+            try:
+                self._keep(Block(facts))
+            except Exception:
+                # What cannot be stacked must end neither recording nor others' facts.
+                model = facts[0].model
+                log.exception("what requests of %s leave behind cannot be stacked", model)
+                self._drop(model, len(facts), "unpackable")
+
+    def _keep(self, new: Block) -> None:
+        if new.role != Role.SHADOW:
+            metrics.took(new.model, new.version, new.role, new.seconds)
+        block = self._growing.get(new.key)
+        if block is None:
+            block = self._growing[new.key] = new
+            self._blocks.append(new)
+        else:
+            block.absorb(new)
+        self._facts += len(new)
+        self._bytes += new.bytes
+        if len(block) >= CHUNK or block.bytes >= CHUNK_BYTES:
+            del self._growing[new.key]
             self._full.set()
             self._bound()
+
+    def _count(self, fact: Fact) -> None:
+        tallies = self._tallies.setdefault(fact.model, {})
+        key = (fact.version, fact.role, fact.kind, fact.event_ms // HOUR_MS)
+        if key not in tallies and len(tallies) >= TALLIES:
+            self._drop(fact.model, 1, "tallies_full")
+            return
+        tallies.setdefault(key, Count()).add(fact.rows, [fact.latency_us])
 
     def feedback(self, model: str, labels: Iterable[Feedback]) -> None:
         self._feedback.extend((model, label) for label in labels)
@@ -130,12 +151,22 @@ class Recorder:
             self._drop(model, 1, "buffer_full")
 
     def _bound(self) -> None:
+        """Drop the oldest blocks beyond the limits; their requests stay counted."""
         settings = self._settings
-        while len(self._facts) > settings.buffer_facts or self._bytes > settings.buffer_bytes:
-            oldest = self._facts.popleft()
+        while self._facts > settings.buffer_facts or self._bytes > settings.buffer_bytes:
+            oldest = self._blocks.popleft()
+            self._growing = {k: b for k, b in self._growing.items() if b is not oldest}
+            self._facts -= len(oldest)
             self._bytes -= oldest.bytes
-            self._tally([oldest])
-            self._drop(oldest.model, 1, "buffer_full")
+            self._tally(oldest)
+            self._drop(oldest.model, len(oldest), "buffer_full")
+
+    def _tally(self, block: Block) -> None:
+        tallies = self._tallies.setdefault(block.model, {})
+        if len(tallies) >= TALLIES:
+            self._drop(block.model, len(block), "tallies_full")
+        else:
+            block.tally(tallies)
 
     def _drop(self, model: str, count: int, reason: str) -> None:
         self._dropped[model] += count
@@ -161,6 +192,7 @@ class Recorder:
 
     async def flush(self) -> None:
         """Send everything that waits, unless Redis was away a moment ago."""
+        self._stack()
         metrics.publish()
         if time.monotonic() < self._retry_at:
             self._bound()
@@ -173,7 +205,8 @@ class Recorder:
             except Exception:
                 # One fact that cannot be packed must end neither recording nor other models'.
                 log.exception("what was to be left behind of %s cannot be packed", model)
-                self._drop(model, len(pending.facts) + len(pending.feedback), "unpackable")
+                lost = sum(map(len, pending.blocks)) + len(pending.feedback)
+                self._drop(model, lost, "unpackable")
 
     async def _back(self) -> bool:
         try:
@@ -191,15 +224,15 @@ class Recorder:
 
     def _drain(self) -> dict[str, _Pending]:
         pending: dict[str, _Pending] = {}
-        facts = [self._facts.popleft() for _ in range(len(self._facts))]
-        self._bytes -= sum([fact.bytes for fact in facts])
-        self._tally(facts)
-        for fact in facts:
-            if fact.outputs is not None:
-                pending.setdefault(fact.model, _Pending()).facts.append(fact)
+        blocks, self._blocks = self._blocks, deque()
+        self._growing.clear()
+        self._facts = self._bytes = 0
+        for block in blocks:
+            self._tally(block)
+            pending.setdefault(block.model, _Pending()).blocks.append(block)
         for model, tallies in self._tallies.items():
             pending.setdefault(model, _Pending()).tallies = [
-                Tally(*key, count.requests, count.rows, count.latency)
+                Tally(*key, count.requests, count.rows, dict(count.latency))
                 for key, count in tallies.items()
             ]
         self._tallies = {}
@@ -208,40 +241,24 @@ class Recorder:
             pending.setdefault(model, _Pending()).feedback.append(label)
         return pending
 
-    def _tally(self, facts: Iterable[Fact]) -> None:
-        """Count requests, rows and latencies of what goes to Redis or is dropped."""
-        for fact in facts:
-            tallies = self._tallies.setdefault(fact.model, {})
-            key = (fact.version, fact.role, fact.kind, fact.event_ms // HOUR_MS)
-            count = tallies.get(key)
-            if count is None:
-                if len(tallies) >= TALLIES:
-                    self._drop(fact.model, 1, "tallies_full")
-                    continue
-                tallies[key] = count = _Count()
-            count.requests += 1
-            count.rows += fact.rows
-            count.latency[bucket(fact.latency_us)] += 1
-
     async def _send(self, model: str, pending: _Pending) -> None:
         """One entry for each CHUNK of requests; tallies and labels go with the last."""
-        facts = pending.facts
-        starts = range(0, max(len(facts), 1), CHUNK)
-        for start in starts:
-            last = start == starts[-1]
+        batches = list(_batches(pending.blocks)) or [[]]
+        for blocks in batches:
+            last = blocks is batches[-1]
             self._sequence[model] += 1
             entry = Entry(
                 schema=SCHEMA,
                 worker=self.worker,
                 sequence=self._sequence[model],
                 dropped=self._dropped[model],
-                rows=self._rows(facts[start : start + CHUNK]),
+                rows=[block.rows() for block in blocks],
                 tallies=pending.tallies if last else [],
                 feedback=pending.feedback if last else [],
             )
-            count = len(facts[start : start + CHUNK]) + (len(pending.feedback) if last else 0)
             if not await self._add(model, wire.pack(entry)):
                 self._sequence[model] -= 1  # counted as dropped here, so no gap to the monitor
+                count = sum(map(len, blocks)) + (len(pending.feedback) if last else 0)
                 self._drop(model, count, "redis")
 
     async def _add(self, model: str, data: bytes) -> bool:
@@ -268,18 +285,10 @@ class Recorder:
         self._known.add(model)
         return True
 
-    def _rows(self, facts: list[Fact]) -> list[Rows]:
-        groups: dict[tuple[object, ...], list[Fact]] = {}
-        for fact in facts:
-            groups.setdefault(_group(fact, self._sampled(fact)), []).append(fact)
-        return [_pack_rows(group, bool(key[-1])) for key, group in groups.items()]
-
     def _sampled(self, fact: Fact) -> bool:
         """By the id's random end, so that champion, shadow and label agree on who is kept."""
         share = self._settings.sample
-        return fact.bytes <= PAYLOAD_LIMIT and (
-            share >= 1 or fact.identifier % 1_000_000 < share * 1_000_000
-        )
+        return share >= 1 or fact.identifier % 1_000_000 < share * 1_000_000
 
     async def heartbeat(self, routes: dict[str, int]) -> None:
         """Tell the monitor that this worker lives and which route revisions it applies."""
@@ -292,54 +301,12 @@ class Recorder:
             log.debug("no heartbeat: %s", error)  # the next flush says so aloud
 
 
-def _group(fact: Fact, sampled: bool) -> tuple[object, ...]:
-    """Facts of one group stack: same version, role and shapes beyond the first axis."""
-    shapes = tuple([a.shape[1:] for a in fact.inputs.values()]) if sampled and fact.inputs else ()
-    primary = fact.primary.version if fact.primary else 0
-    return fact.version, fact.role, primary, shapes, sampled
-
-
-def _pack_rows(facts: list[Fact], sampled: bool) -> Rows:
-    first = facts[0]
-    assert first.manifest is not None
-    primaries = [fact.primary for fact in facts if fact.primary is not None]
-    rows = [fact.rows for fact in facts]
-    traced = any(fact.trace for fact in facts)
-    return Rows(
-        version=first.version,
-        role=first.role,
-        ids=b"".join([fact.identifier.to_bytes(16, "big") for fact in facts]),
-        rows=_uint32(rows),
-        event_ms=np.array([fact.event_ms for fact in facts], "<i8").tobytes(),
-        latency_us=_uint32([fact.latency_us for fact in facts]),
-        traces=(b"".join([fact.trace or bytes(TRACE_BYTES) for fact in facts]) if traced else b""),
-        inputs=_columns([f.inputs for f in facts], rows, tuple(first.inputs or ()))
-        if sampled
-        else {},
-        outputs=_columns([f.outputs for f in facts], rows, first.manifest.recorded_outputs),
-        primary_version=primaries[0].version if primaries else 0,
-        primary_outputs=_columns(
-            [f.outputs for f in primaries],
-            rows,
-            primaries[0].manifest.recorded_outputs if primaries and primaries[0].manifest else (),
-        ),
-        primary_latency_us=_uint32([fact.latency_us for fact in primaries]),
-    )
-
-
-def _uint32(values: Sequence[float]) -> bytes:
-    packed: bytes = np.minimum(np.array(values), 0xFFFFFFFF).astype("<u4").tobytes()
-    return packed
-
-
-def _columns(
-    tensors: list[Tensors | None], rows: list[int], names: Iterable[str]
-) -> dict[str, Column]:
-    """Stack what has one row per row of the request; the rest cannot be told apart by row."""
-    columns = {}
-    for name in names:
-        arrays: list[Array] = [t[name] for t in tensors if t is not None and name in t]
-        stacks = len({a.shape[1:] for a in arrays}) == 1
-        if stacks and [a.shape[0] if a.shape else -1 for a in arrays] == rows:
-            columns[name] = wire.column(arrays)
-    return columns
+def _batches(blocks: Iterable[Block]) -> Iterator[list[Block]]:
+    batch: list[Block] = []
+    for block in blocks:
+        batch.append(block)
+        if sum(map(len, batch)) >= CHUNK or sum(b.bytes for b in batch) >= CHUNK_BYTES:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

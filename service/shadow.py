@@ -18,7 +18,8 @@ from models.sessions import LoadedVersion
 from models.signature import Tensors
 from models.version import Role
 from service import metrics
-from service.recorder import Fact, Recorder
+from service.block import Fact
+from service.recorder import Recorder
 from service.telemetry import Step, Tracing
 
 log = logging.getLogger("slipstream.shadow")
@@ -110,7 +111,7 @@ class Shadow:
 
     def _record(self, job: Job, outputs: Tensors | None, microseconds: float) -> None:
         primary, version = job.primary, job.shadow.version
-        self._recorder.record(
+        self._recorder.record_elsewhere(
             Fact(
                 model=version.model,
                 version=version.number,

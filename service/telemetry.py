@@ -43,8 +43,8 @@ class TraceContext(NamedTuple):
     sampled: bool
 
     @property
-    def traceparent(self) -> str:
-        return f"00-{self.trace_id:032x}-{self.span_id:016x}-{'01' if self.sampled else '00'}"
+    def traceparent(self) -> bytes:
+        return b"00-%032x-%016x-%02x" % (self.trace_id, self.span_id, self.sampled)
 
     @property
     def packed(self) -> bytes:

@@ -50,11 +50,14 @@ def unpack_outcome(data: bytes) -> Outcome:
 def column(arrays: Sequence[Array]) -> Column:
     """Stack the tensors of several requests. Their shapes differ in the first axis only."""
     stacked = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
-    if stacked.dtype == object:
-        data = _encoder.encode(stacked.ravel().tolist())
-    else:
-        data = stacked.tobytes()
+    texts = stacked.dtype == object
+    data = pack_texts(stacked.ravel().tolist()) if texts else stacked.tobytes()
     return Column(DATATYPE_OF[stacked.dtype], stacked.shape, data)
+
+
+def pack_texts(texts: list[str]) -> bytes:
+    """The data of a BYTES column."""
+    return _encoder.encode(texts)
 
 
 def array(column: Column) -> Array:

@@ -27,7 +27,10 @@ MAX_DEPTH = 32
 LARGEST_FP32 = float(np.finfo(np.float32).max)
 #: Largest size of one dimension: more elements than any body within the limit could hold.
 MAX_SIZE = 2**48
+#: Datatypes that the protocol does not write in JSON.
+_BINARY_ONLY = ("FP16", "BF16")
 _NO_DATA = msgspec.Raw()
+_NOTHING = memoryview(b"")
 
 
 class RequestInput(msgspec.Struct):
@@ -96,9 +99,12 @@ def decompress(body: bytes, encoding: str, limit: int) -> bytes:
 
 def decode(body: bytes, header_length: bytes | None = None) -> Request:
     """Decode an infer request whose JSON part has `header_length` bytes (None: all of it)."""
-    size = len(body) if header_length is None else _header_length(header_length, len(body))
-    request, literal = _parse(body if size == len(body) else body[:size])
-    tail = memoryview(body)[size:]
+    if header_length is None:
+        head, tail = body, _NOTHING
+    else:
+        size = _header_length(header_length, len(body))
+        head, tail = body[:size], memoryview(body)[size:]
+    request, literal = _parse(head)
     tensors: Tensors = {}
     for given in request.inputs:
         if given.name in tensors:
@@ -286,7 +292,7 @@ def _in_range(datatype: str) -> Any:
 _FLAT: dict[str, msgspec.json.Decoder[list[Any]]] = {
     datatype: msgspec.json.Decoder(list[_in_range(datatype)])  # type: ignore[misc]
     for datatype in NUMPY
-    if datatype not in ("FP16", "BF16", "UINT64", "BYTES")
+    if datatype not in (*_BINARY_ONLY, "UINT64", "BYTES")
 }
 _WORD = {bool: "true or false", str: "strings", float: "numbers", int: "whole numbers"}
 
@@ -300,7 +306,7 @@ def _decoder(element: type, depth: int) -> msgspec.json.Decoder[Any]:
 
 
 def _json_values(given: RequestInput, literal: bool) -> Any:
-    if given.datatype in ("FP16", "BF16"):
+    if given.datatype in _BINARY_ONLY:
         raise InvalidRequest(
             f"input '{given.name}' is {given.datatype}, which JSON does not carry; send it binary"
         )
@@ -415,7 +421,11 @@ def encode(
             blobs.append(_blob(array))
             tensor["parameters"] = {"binary_data_size": len(blobs[-1])}
         else:
-            tensor["data"] = _listed(name, datatype, array)
+            if datatype in _BINARY_ONLY:
+                raise InvalidRequest(
+                    f"output '{name}' is {datatype}, which JSON does not carry; ask for binary_data"
+                )
+            tensor["data"] = array.ravel().tolist()
         described.append(tensor)
     head["outputs"] = described
     header = json.dumps(head).encode() if literals else _encode(head)
@@ -444,12 +454,3 @@ def _blob(array: Array) -> bytes:
         data = value.encode()
         parts += (struct.pack("<I", len(data)), data)
     return b"".join(parts)
-
-
-def _listed(name: str, datatype: str, array: Array) -> list[Any]:
-    if datatype in ("FP16", "BF16"):
-        raise InvalidRequest(
-            f"output '{name}' is {datatype}, which JSON does not carry; ask for binary_data"
-        )
-    listed: list[Any] = array.ravel().tolist()
-    return listed

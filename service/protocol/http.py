@@ -159,7 +159,7 @@ def _infer_headers(prediction: Prediction, trace: TraceContext, length: int | No
     headers = [
         _JSON if length is None else _BINARY,
         (b"x-prediction-id", prediction.text.encode()),
-        (b"traceparent", trace.traceparent.encode()),
+        (b"traceparent", trace.traceparent),
         *_arm_headers(prediction.arm, prediction.route.revision),
     ]
     if length is not None:

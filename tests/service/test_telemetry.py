@@ -104,8 +104,8 @@ def test_without_a_collector_nothing_is_sampled() -> None:
     """Ids are drawn all the same: the caller gets a traceparent."""
     context = Tracing(Settings()).begin(f"00-{TRACE}-{PARENT}-01".encode())
     assert (context.sampled, context.packed) == (False, b"")
-    assert context.traceparent.startswith(f"00-{TRACE}-")
-    assert context.traceparent.endswith("-00")
+    assert context.traceparent.startswith(f"00-{TRACE}-".encode())
+    assert context.traceparent.endswith(b"-00")
 
 
 def test_spans_have_the_ids_that_were_handed_out(kept: Kept) -> None:
