@@ -7,6 +7,7 @@ SlipstreamError
 ├── NotFound
 │   ├── UnknownModel
 │   └── UnknownVersion
+├── Forbidden               a token is missing or wrong
 ├── MethodNotAllowed        the path exists, this method on it does not
 ├── RouteConflict           somebody else changed the route first
 ├── IllegalTransition       this change of route makes no sense from here
@@ -59,6 +60,10 @@ class UnknownVersion(NotFound):
     def __init__(self, model: str, version: str | int, known: Iterable[int]) -> None:
         numbers = ", ".join(str(v) for v in sorted(known)) or "none"
         super().__init__(f"no version {version} of {model}; known: {numbers}")
+
+
+class Forbidden(SlipstreamError):
+    """This needs a token that was not given."""
 
 
 class MethodNotAllowed(SlipstreamError):

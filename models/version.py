@@ -28,5 +28,6 @@ class Role(StrEnum):
     """On whose behalf a version ran. Only a shadow answers nobody."""
 
     CHAMPION = "champion"
+    CANARY = "canary"
     SHADOW = "shadow"
     PINNED = "pinned"

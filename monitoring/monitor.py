@@ -30,7 +30,7 @@ JUDGE = 2.0
 #: Seconds after which a silent worker counts as gone.
 SILENT = 10
 #: Roles whose requests a version answered.
-ANSWERING = ("champion", "pinned")
+ANSWERING = ("champion", "canary", "pinned")
 
 
 class Monitor:

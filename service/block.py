@@ -46,6 +46,7 @@ class Fact(msgspec.Struct, gc=False):
     outputs: Tensors | None = None
     primary: Fact | None = None
     bytes: int = 0
+    reason: str = ""
 
 
 class Count:
@@ -99,6 +100,7 @@ class Block:
         """Facts that are alike. Whatever raises here leaves no block half stacked."""
         first = facts[0]
         self.model, self.version, self.role = first.model, first.version, first.role
+        self._reason = first.reason
         self.bytes = sum([fact.bytes for fact in facts])
         self._rows = sum([fact.rows for fact in facts])
         self._counts = array("I", [fact.rows for fact in facts])
@@ -115,7 +117,8 @@ class Block:
         self._said = _stacks(said, first.rows, _names(primaries[0])) if said else []
         stacks = (*self._inputs, *self._outputs, *self._said)
         shapes = tuple([(stack.name, stack.trailing) for stack in stacks])
-        self.key = (self.model, self.version, self.role, self._primary, shapes)
+        kind = (self.model, self.version, self.role, self._reason)
+        self.key = (*kind, self._primary, shapes)
 
     @property
     def seconds(self) -> list[float]:
@@ -165,11 +168,12 @@ class Block:
             primary_version=self._primary,
             primary_outputs={stack.name: stack.column(self._rows) for stack in self._said},
             primary_latency_us=_uint32(self._primary_latency),
+            reason=self._reason,
         )
 
 
 def alike(facts: Iterable[Fact]) -> Iterable[list[Fact]]:
-    """Facts that stack: same model, version, role and shapes."""
+    """Facts that stack: same model, version, role, reason and shapes."""
     groups: dict[tuple[object, ...], list[Fact]] = {}
     for fact in facts:
         primary = fact.primary
@@ -177,6 +181,7 @@ def alike(facts: Iterable[Fact]) -> Iterable[list[Fact]]:
             fact.model,
             fact.version,
             fact.role,
+            fact.reason,
             _shapes(fact.inputs),
             _shapes(fact.outputs),
             primary and (primary.version, _shapes(primary.outputs)),

@@ -9,6 +9,7 @@ STATUS: dict[type[BaseException], int] = {
     errors.BodyTooLarge: 413,
     errors.UnsupportedEncoding: 415,
     errors.InvalidRequest: 400,
+    errors.Forbidden: 403,
     errors.NotFound: 404,
     errors.MethodNotAllowed: 405,
     errors.IllegalTransition: 409,

@@ -1,7 +1,7 @@
 """What this worker has loaded, and which routes it applies.
 
 A route is applied only when every version in it is ready; until then, and while Redis is away,
-the last good one goes on.
+the last good one goes on, also after a restart: a copy of it is on disk.
 """
 
 from __future__ import annotations
@@ -11,15 +11,19 @@ import logging
 import threading
 
 import redis.asyncio
+from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
 from models import routes
+from models.contract import keys
 from models.errors import BadModel, SlipstreamError, UnknownModel, UnknownVersion
 from models.repository import Repository
 from models.rollout import Route
 from models.sessions import LoadedVersion
 from models.version import ModelVersion, State
 from service import metrics
+from service.route_copy import RouteCopy
+from service.settings import Settings
 
 log = logging.getLogger("slipstream.fleet")
 
@@ -31,12 +35,14 @@ class Fleet:
     """Loaded versions and applied routes of one worker."""
 
     def __init__(
-        self, repository: Repository, client: redis.asyncio.Redis, threads: int, poll: float
+        self, repository: Repository, client: redis.asyncio.Redis, settings: Settings
     ) -> None:
         self._repository = repository
         self._client = client
-        self._threads = threads
-        self._poll = poll
+        self._threads = settings.threads
+        self._poll = settings.poll
+        self._copy = RouteCopy(settings.home / "routes.json")
+        self._hints: PubSub | None = None
         self._loaded: dict[str, dict[int, LoadedVersion]] = {}
         self._failed: dict[ModelVersion, str] = {}
         self._routes: dict[str, Route] = {}
@@ -96,6 +102,9 @@ class Fleet:
             for version in self._repository.scan():
                 if not self.ready_version(*version) and version not in self._failed:
                     self._load(version)
+            for route in [] if self.ready else self._copy.read():
+                if all(self.ready_version(route.model, n) for n in route.versions()):
+                    self._apply(route)
             for model in list(self._loaded):
                 if model not in self._routes:
                     # Nothing moves by itself later: a newer version waits for its route.
@@ -127,7 +136,7 @@ class Fleet:
         """Follow repository and routes until cancelled."""
         looked = asyncio.get_running_loop().time()
         while True:
-            await asyncio.sleep(self._poll)
+            await self._wait()
             try:
                 if asyncio.get_running_loop().time() - looked > RESCAN:
                     await asyncio.to_thread(self.load_all)
@@ -136,6 +145,17 @@ class Fleet:
             except Exception:
                 log.exception("looking for versions and routes failed; it goes on")
 
+    async def _wait(self) -> None:
+        """Until a hint that a route changed, at most one poll: hints can be lost."""
+        try:
+            if self._hints is None:
+                self._hints = self._client.pubsub()
+                await self._hints.subscribe(keys.ROUTES)
+            await self._hints.get_message(ignore_subscribe_messages=True, timeout=self._poll)
+        except (RedisError, OSError):
+            self._hints = None
+            await asyncio.sleep(self._poll)
+
     async def read_routes(self) -> None:
         """Apply the routes that changed and whose versions are all ready."""
         try:
@@ -143,6 +163,7 @@ class Fleet:
         except (RedisError, OSError) as error:
             log.debug("routes stay as they are: %s", error)  # the recorder says it aloud
             return
+        changed = False
         for model, route in found.items():
             applied = self._routes.get(model)
             if applied is not None and route.revision == applied.revision:
@@ -155,6 +176,9 @@ class Fleet:
                 log.warning("route %d of %s waits for version %s", route.revision, model, waiting)
                 continue
             self._apply(route)
+            changed = True
+        if changed:
+            await asyncio.to_thread(self._copy.write, dict(self._routes))
 
     def _apply(self, route: Route) -> None:
         self._routes[route.model] = route

@@ -12,6 +12,7 @@ import bentoml
 import numpy as np
 from _bentoml_sdk.service.factory import Service
 
+from models import prediction_id
 from models.errors import InvalidRequest, SlipstreamError
 from models.repository import Repository
 from models.sessions import LoadedVersion
@@ -20,7 +21,7 @@ from service import feedback as labels
 from service.errors import sentence_of, status_of
 from service.fleet import Fleet
 from service.front import App, Front
-from service.predictor import Prediction, Predictor, check_tensors, event_time
+from service.predictor import Prediction, Predictor, event_time
 from service.protocol.http import Protocol
 from service.recorder import Recorder, connect
 from service.settings import Settings
@@ -66,12 +67,7 @@ class Gateway:
         self.tracing = Tracing(self.settings)
         self.recorder = Recorder(self.settings, self.redis)
         self.shadow = Shadow(self.recorder, self.tracing, self.settings.shadow_queue)
-        self.fleet = Fleet(
-            Repository(self.settings.repository),
-            self.redis,
-            self.settings.threads,
-            self.settings.poll,
-        )
+        self.fleet = Fleet(Repository(self.settings.repository), self.redis, self.settings)
         self.predictor = Predictor(self.settings, self.fleet, self.recorder, self.shadow)
         self.protocol = Protocol(self.settings, self.predictor, self.tracing)
         self._tasks: list[asyncio.Task[None]] = []
@@ -134,19 +130,19 @@ class Gateway:
         started = time.perf_counter()
         trace = self.tracing.begin(None)
         event_ms = event_time(at) if at else time.time_ns() // 1_000_000
-        route, arm, loaded = self.predictor.route(model, version)
+        identifier = prediction_id.new()
+        route, arm, loaded = self.predictor.route(model, version, key=identifier)
         tensors = tensors_of(loaded, inputs)
-        check_tensors(loaded, tensors)
-        outputs = await self.predictor.run(loaded, tensors, None)
-        prediction = Prediction.of(loaded, route, arm, outputs, event_ms)
+        answer = await self.predictor.answer(route, arm, loaded, tensors, None)
+        prediction = Prediction.of(answer, route, event_ms, identifier)
         size = sum(array.nbytes for array in tensors.values())
         self.predictor.finish(prediction, tensors, time.perf_counter() - started, trace, size)
         return {
             "model": model,
-            "version": arm.version,
-            "role": str(arm.role),
+            "version": answer.arm.version,
+            "role": str(answer.arm.role),
             "prediction_id": prediction.text,
-            "outputs": {name: array.tolist() for name, array in outputs.items()},
+            "outputs": {name: array.tolist() for name, array in answer.outputs.items()},
         }
 
     @bentoml.api(route="/feedback")

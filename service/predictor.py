@@ -6,21 +6,31 @@ Both doors, the protocol's and BentoML's own, come through here.
 from __future__ import annotations
 
 import asyncio
+import hmac
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 import onnxruntime as ort
 
 from models import prediction_id
-from models.errors import DeadlineExceeded, InvalidRequest, Overloaded, SlipstreamError
-from models.rollout import Arm, Route, decide, shadowed
+from models.errors import (
+    DeadlineExceeded,
+    Forbidden,
+    InvalidRequest,
+    ModelFault,
+    Overloaded,
+    SlipstreamError,
+)
+from models.rollout import Arm, Route, decide, pinned, shadowed, split
 from models.sessions import LoadedVersion
 from models.signature import FLOATS, Tensors
+from models.version import Role
 from service.block import Fact
 from service.errors import status_of
 from service.fleet import Fleet
@@ -29,6 +39,14 @@ from service.settings import Settings
 from service.shadow import Job, Shadow
 from service.telemetry import TraceContext
 
+log = logging.getLogger("slipstream.predictor")
+
+Headers = Mapping[bytes, bytes]
+NO_HEADERS: Headers = {}
+#: Headers that ask for a version, and that show that one may.
+PIN, TOKEN = b"x-slipstream-version", b"x-slipstream-token"
+#: Header that keeps a caller in the same arm.
+STICKY = b"x-routing-key"
 #: Seconds of model time that may be spent on the event loop: a hop to a thread costs a tenth of
 #: a millisecond, which a fast model should not pay and a slow one does not notice.
 INLINE = 0.002
@@ -50,12 +68,17 @@ class Prediction(msgspec.Struct, frozen=True, gc=False):
     text: str
 
     @classmethod
-    def of(
-        cls, loaded: LoadedVersion, route: Route, arm: Arm, outputs: Tensors, event_ms: int
-    ) -> Prediction:
-        identifier = prediction_id.new()
+    def of(cls, answer: Answered, route: Route, event_ms: int, identifier: int) -> Prediction:
         text = prediction_id.text(identifier)
-        return cls(loaded, route, arm, outputs, event_ms, identifier, text)
+        return cls(answer.loaded, route, answer.arm, answer.outputs, event_ms, identifier, text)
+
+
+class Answered(NamedTuple):
+    """Who answered in the end, and what."""
+
+    arm: Arm
+    loaded: LoadedVersion
+    outputs: Tensors
 
 
 class Predictor:
@@ -69,14 +92,67 @@ class Predictor:
         self._deadline = settings.deadline
         self._backlog = settings.backlog
         self._shadow = shadow
+        self._token = settings.token.encode()
         self._waiting = 0
         self._threads = ThreadPoolExecutor(SLOW_THREADS, thread_name_prefix="slow-model")
 
-    def route(self, model: str, asked: str | None) -> tuple[Route, Arm, LoadedVersion]:
-        """Who answers. Raises UnknownModel, UnknownVersion, BadModel or InvalidRequest."""
+    def route(
+        self,
+        model: str,
+        asked: str | None,
+        headers: Headers = NO_HEADERS,
+        key: str | int = "",
+    ) -> tuple[Route, Arm, LoadedVersion]:
+        """Who answers: the URL's version, else the header's, else rules, canary, champion.
+
+        `key` is what splits where the caller sends no x-routing-key. Raises UnknownModel,
+        UnknownVersion, BadModel, InvalidRequest or Forbidden.
+        """
         route = self.fleet.route(model)
-        arm = decide(route, asked)
+        if asked is None and (wanted := headers.get(PIN)) is not None:
+            self._check_token(headers)
+            arm = pinned(route, wanted.decode("latin-1"), "header")
+        elif asked is not None or route.plain:
+            arm = decide(route, asked)
+        else:
+            sticky = headers.get(STICKY)
+            arm = split(route, headers, sticky.decode("latin-1") if sticky else str(key))
         return route, arm, self.fleet.version(model, arm.version)
+
+    def _check_token(self, headers: Headers) -> None:
+        if not self._token:
+            raise Forbidden(
+                "x-slipstream-version needs a token, and this gateway has none set "
+                "(SLIPSTREAM_TOKEN); name the version in the URL instead"
+            )
+        if not hmac.compare_digest(headers.get(TOKEN, b""), self._token):
+            raise Forbidden("x-slipstream-version needs the right x-slipstream-token")
+
+    async def answer(
+        self,
+        route: Route,
+        arm: Arm,
+        loaded: LoadedVersion,
+        tensors: Tensors,
+        outputs: Sequence[str] | None,
+    ) -> Answered:
+        """The outputs, of the champion where its canary cannot: nobody pays for a candidate."""
+        if arm.role != Role.CANARY:
+            check_tensors(loaded, tensors)
+            return Answered(arm, loaded, await self.run(loaded, tensors, outputs))
+        started = time.perf_counter()
+        try:
+            check_tensors(loaded, tensors)
+            return Answered(arm, loaded, await self.run(loaded, tensors, outputs))
+        except (InvalidRequest, ModelFault) as error:
+            fault = error
+        failed = time.perf_counter() - started
+        champion = self.fleet.version(route.model, route.champion)
+        check_tensors(champion, tensors)
+        said = await self.run(champion, tensors, outputs)
+        log.warning("the champion answers for %s: %s", loaded.version, fault)
+        self.failed(route.model, ModelFault(str(fault)), failed, arm)
+        return Answered(Arm(route.champion, Role.CHAMPION, "fallback"), champion, said)
 
     async def run(
         self, loaded: LoadedVersion, tensors: Tensors, outputs: Sequence[str] | None
@@ -138,6 +214,7 @@ class Predictor:
             inputs=tensors,
             outputs=prediction.outputs,
             bytes=512 + size,
+            reason=arm.reason,
         )
         self.recorder.record(fact)
         if prediction.route.shadow is not None:
@@ -149,7 +226,9 @@ class Predictor:
         if ready is not None:
             self._shadow.offer(Job(ready, tensors, fact))
 
-    def failed(self, model: str, error: BaseException, seconds: float) -> None:
+    def failed(
+        self, model: str, error: BaseException, seconds: float, arm: Arm | None = None
+    ) -> None:
         """Count a request that got no answer against the version that would have given one."""
         try:
             route = self.fleet.route(model)
@@ -157,8 +236,9 @@ class Predictor:
             return  # a model that is not there has no windows to count in
         kind = "error" if status_of(error) >= 500 else "invalid"
         now = time.time_ns() // 1_000_000
-        role = "champion"
-        self.recorder.record(Fact(model, route.champion, role, kind, now, seconds * 1e6))
+        version, role, reason = arm or decide(route, None)
+        fact = Fact(model, version, role, kind, now, seconds * 1e6, reason=reason)
+        self.recorder.record(fact)
 
     def stop(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)

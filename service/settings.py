@@ -40,6 +40,8 @@ class Settings:
     poll: float = 0.25
     #: Where prometheus_client keeps the numbers of several workers; BentoML sets it.
     prometheus_dir: str = ""
+    #: What callers show who pin a version by header; nobody may without one.
+    token: str = ""
     #: OpenTelemetry's own switches.
     otlp_endpoint: str = ""
     traces_sampler: str = "parentbased_always_on"
@@ -63,6 +65,7 @@ class Settings:
             stream_entries=int(_number(environ, "SLIPSTREAM_STREAM_ENTRIES", 20_000)),
             buffer_facts=int(_number(environ, "SLIPSTREAM_BUFFER_FACTS", 50_000)),
             shadow_queue=int(_number(environ, "SLIPSTREAM_SHADOW_QUEUE", 1_000)),
+            token=environ.get("SLIPSTREAM_TOKEN", ""),
             prometheus_dir=environ.get("PROMETHEUS_MULTIPROC_DIR", ""),
             otlp_endpoint=environ.get(
                 "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",

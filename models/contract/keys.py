@@ -1,10 +1,14 @@
 """Every Redis name, in one place. `{m}` is a hash tag: all keys of a model share a slot.
 
 slipstream:models               set     names of the models that ever left a fact
+slipstream:routes               channel name of a model whose route changed; a hint only
 slipstream:workers              hash    worker -> JSON of its last heartbeat (routes applied, drops)
 
 slipstream:{m}:route            hash    revision, document (JSON of models.rollout.Route)
 slipstream:{m}:audit            stream  one entry a change of route: who, why, before, after
+slipstream:{m}:once:K           string  revision that the change with idempotency key K made
+slipstream:{m}:baseline         hash    rollout:step -> counts when that step began
+slipstream:{m}:verdicts         stream  one entry a verdict: evidence, policy, gates
 slipstream:{m}:facts            stream  one entry a flush of one worker: records.Entry, packed
 slipstream:{m}:ledger:H         hash    prediction id -> records.Outcome; H: hour of the id
 slipstream:{m}:windows:G:V:R    hash    window start -> counts; G: hour or day, V: version, R: role
@@ -17,6 +21,7 @@ from __future__ import annotations
 
 MODELS = "slipstream:models"
 WORKERS = "slipstream:workers"
+ROUTES = "slipstream:routes"
 
 
 def of(model: str, *parts: object) -> str:
@@ -30,6 +35,18 @@ def route(model: str) -> str:
 
 def audit(model: str) -> str:
     return of(model, "audit")
+
+
+def once(model: str, key: str) -> str:
+    return of(model, "once", key)
+
+
+def baseline(model: str) -> str:
+    return of(model, "baseline")
+
+
+def verdicts(model: str) -> str:
+    return of(model, "verdicts")
 
 
 def facts(model: str) -> str:

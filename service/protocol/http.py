@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from models import VERSION
+from models import VERSION, prediction_id
 from models.errors import InvalidRequest, MethodNotAllowed, NotFound, NotReady, NotSupported
 from models.rollout import Arm, decide
 from models.sessions import LoadedVersion
 from models.signature import TensorSpec
 from service import feedback, metrics
-from service.predictor import Prediction, Predictor, check_tensors, event_time
+from service.predictor import Prediction, Predictor, event_time
 from service.protocol import codec
 from service.settings import Settings
 from service.telemetry import Step, TraceContext, Tracing
@@ -45,6 +45,7 @@ class Call(msgspec.Struct, gc=False):
     body: bytes = b""
     model: str = ""
     asked: str | None = None
+    arm: Arm | None = None
     trace: TraceContext | None = None
     steps: tuple[Step, ...] = ()
 
@@ -66,7 +67,7 @@ class Protocol:
         if call.trace is None:
             return
         ended = time.perf_counter_ns()
-        self.predictor.failed(call.model, error, (ended - call.started) / 1e9)
+        self.predictor.failed(call.model, error, (ended - call.started) / 1e9, call.arm)
         self._span(call, call.trace, "infer", ended, {"http.response.status_code": status})
 
     def _span(
@@ -98,13 +99,14 @@ async def infer(protocol: Protocol, call: Call) -> Answer:
     request = _decode(protocol, call)
     event_ms = _event_ms(call, request.parameters)
     decoded = clock()
-    route, arm, loaded = predictor.route(call.model, call.asked)
-    check_tensors(loaded, request.tensors)
+    identifier = prediction_id.new()
+    key = request.id or identifier
+    route, call.arm, loaded = predictor.route(call.model, call.asked, call.headers, key)
     routed = clock()
     names = [output.name for output in request.outputs] if request.outputs else None
-    outputs = await predictor.run(loaded, request.tensors, names)
+    answer = await predictor.answer(route, call.arm, loaded, request.tensors, names)
     inferred = clock()
-    prediction = Prediction.of(loaded, route, arm, outputs, event_ms)
+    prediction = Prediction.of(answer, route, event_ms, identifier)
     body = _encoded(prediction, request, names)
     encoded = clock()
     if trace.sampled:
@@ -172,6 +174,7 @@ def _arm_headers(arm: Arm, revision: int) -> Headers:
     return [
         (b"x-model-version", b"%d" % arm.version),
         (b"x-model-role", arm.role.encode()),
+        (b"x-route-reason", arm.reason.encode()),
         (b"x-route-revision", b"%d" % revision),
     ]
 
@@ -187,6 +190,7 @@ def _finish(
             "http.response.status_code": 200,
             "slipstream.version": prediction.arm.version,
             "slipstream.role": str(prediction.arm.role),
+            "slipstream.reason": prediction.arm.reason,
             "slipstream.prediction_id": prediction.text,
         }
         protocol._span(call, trace, "infer", ended, facts)

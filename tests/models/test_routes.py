@@ -68,6 +68,31 @@ def test_one_of_many_writers_wins(client: redis.Redis) -> None:
     assert routes.audit(client, "m")[0]["who"] == str(winners[0])
 
 
+def test_a_loser_is_told_who_won(client: redis.Redis) -> None:
+    before = change(client, partial(promote, version=2))
+    routes.write(client, before, promote(before, 3), action="promote", who="first", why="")
+    with pytest.raises(RouteConflict, match=r"by first \(promote\)"):
+        routes.write(client, before, promote(before, 4), action="promote", who="second", why="")
+
+
+def test_a_repeated_key_changes_once(client: redis.Redis) -> None:
+    """The same idempotency key again: nothing moves, and the answer is that of the first."""
+    write = partial(
+        routes.change, client, "m", first=1, action="promote", who="me", why="", once="k1"
+    )
+    first = write(partial(promote, version=2))
+    again = write(partial(promote, version=2))
+    assert (first, len(routes.audit(client, "m"))) == (again, 1)
+
+
+def test_a_change_can_insist_on_the_revision_it_saw(client: redis.Redis) -> None:
+    change(client, partial(promote, version=2))
+    with pytest.raises(RouteConflict, match="revision 1, not 0"):
+        routes.change(
+            client, "m", rollback, first=1, action="rollback", who="me", why="", revision=0
+        )
+
+
 def test_the_first_write_is_compared_too(client: redis.Redis) -> None:
     """Two who saw no route: the second one conflicts, and reads at which revision it stands."""
     write = partial(routes.write, client, None, action="promote", who="me", why="")

@@ -17,6 +17,7 @@ from models.manifest import Manifest, Score, digest_of, write_manifest
 from models.repository import Repository
 from models.rollout import Route, promote, start_shadow
 from service.fleet import Fleet
+from service.settings import Settings
 from slipstream.embedded import EmbeddedRedis
 from tests import onnx_models
 
@@ -29,7 +30,7 @@ async def fleet(
     for name in ("m/1", "m/2", "other/1"):
         onnx_models.softmax(tmp_path / name / "model.onnx")
     worker = redis.asyncio.Redis.from_url(redis_server.url.replace("/0", "/9"))
-    yield Fleet(Repository(tmp_path), worker, threads=1, poll=0.01)
+    yield Fleet(Repository(tmp_path), worker, Settings(home=tmp_path / "home", poll=0.01))
     await worker.aclose()
 
 
@@ -144,7 +145,7 @@ async def test_routes_stay_while_redis_is_away(tmp_path: Path) -> None:
     """Nothing answers at the address: the newest versions go on."""
     onnx_models.softmax(tmp_path / "m/1/model.onnx")
     worker = redis.asyncio.Redis.from_url("redis://127.0.0.1:1/0")
-    fleet = Fleet(Repository(tmp_path), worker, threads=1, poll=0.01)
+    fleet = Fleet(Repository(tmp_path), worker, Settings(home=tmp_path / "home", poll=0.01))
     fleet.load_all()
     await fleet.read_routes()
     assert fleet.route("m") == Route("m", champion=1)
