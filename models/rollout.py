@@ -15,6 +15,7 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from models.errors import IllegalTransition, InvalidRequest, UnknownVersion
+from models.policy import IMPROVEMENT, Policy
 from models.version import Role
 
 ALIASES = ("champion", "challenger", "previous")
@@ -46,12 +47,12 @@ class Rollout:
     """One attempt to replace the champion. `id` also seeds the split of its canary.
 
     `step` counts from 0, the shadow; step i > 0 has the weight `steps[i - 1]`. `automatic`: the
-    monitor advances it on its gates' evidence. `policy` names the gates that judge it.
+    monitor advances it on its gates' evidence. `policy` is what judges it.
     """
 
     id: str
     version: int
-    policy: str = "improvement"
+    policy: Policy = IMPROVEMENT
     automatic: bool = False
     paused: bool = False
     step: int = 0

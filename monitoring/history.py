@@ -69,8 +69,10 @@ class History:
             self._learn(version)
             for grain in ("day", "hour"):
                 stored = self._store.windows(self.model, grain, version, role)
+                layout = self.layout(version, role)
                 for start, vector in stored.items():
-                    self.windows[WindowKey(grain, version, role, start)] = vector
+                    key = WindowKey(grain, version, role, start)
+                    self.windows[key] = layout.fitted(vector)
 
     def _learn(self, number: int) -> None:
         """Read manifest and profile of a version, which never change."""
@@ -130,7 +132,7 @@ class History:
         after.totals["unreadable"] += found.unreadable
         changed = self._changed(folded)
         stale = self._stale(changed)
-        self._store.seal(self.model, self.progress, after, changed, stale, folded.outcomes)
+        self._store.seal(self.model, self.progress, after, changed, stale, folded)
         self.windows.update(changed)
         for key in stale:
             self.windows.pop(key, None)
@@ -182,6 +184,10 @@ class History:
             if (vector := self.windows.get(WindowKey(grain, version, role, start))) is not None
         ]
         return Window(layout, np.sum(vectors, axis=0) if vectors else layout.zeros())
+
+    def total(self, version: int, role: str) -> Window:
+        """Everything that is kept of a version in a role."""
+        return self.window(version, (role,), "day", self.oldest("day"), self.newest("day"))
 
     def measured(
         self,

@@ -13,6 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
+from uuid import UUID
 
 import numpy as np
 import redis
@@ -21,7 +22,7 @@ from redis.exceptions import WatchError
 from models.contract import keys, wire
 from models.contract.records import Entry, Outcome
 from models.prediction_id import hour as hour_of
-from monitoring.window import Vector
+from monitoring.window import Disagreement, Folded, Vector
 
 #: Seconds a prediction waits for its label.
 LABEL_HORIZON = 7 * 24 * 3600
@@ -30,6 +31,9 @@ HOURS_KEPT = 72
 HOURS_A_DAY = 24
 #: Days of event time that are kept.
 DAYS_KEPT = 400
+
+#: Disagreements that are kept as examples, the newest.
+DISAGREEMENTS = 500
 
 START = "0-0"
 
@@ -134,6 +138,11 @@ class Store:
         parts = [name.decode().removeprefix(prefix).split(":") for name in names]
         return sorted((int(version), role) for version, role in parts)
 
+    def disagreements(self, model: str, count: int = 20) -> list[list[Any]]:
+        """Examples, newest first: prediction id, shadow, row, the primary's score, the shadow's."""
+        found = cast("list[bytes]", self.client.lrange(keys.disagreements(model), 0, count - 1))
+        return [json.loads(record) for record in found]
+
     def seal(
         self,
         model: str,
@@ -141,7 +150,7 @@ class Store:
         after: Progress,
         windows: dict[WindowKey, Vector],
         stale: list[WindowKey],
-        outcomes: dict[bytes, Outcome],
+        folded: Folded,
     ) -> None:
         """Write all of it or nothing. Raises Overtaken where the cursor has moved."""
         with self.client.pipeline(transaction=True) as pipeline:
@@ -151,7 +160,8 @@ class Store:
                 raise Overtaken(model)
             pipeline.multi()
             _write_windows(pipeline, model, windows, stale)
-            _write_pages(pipeline, model, outcomes)
+            _write_pages(pipeline, model, folded.outcomes)
+            _write_disagreements(pipeline, model, folded.disagreements)
             state = {
                 "totals": after.totals,
                 "sequences": after.sequences,
@@ -183,6 +193,13 @@ def _write_pages(pipeline: Any, model: str, outcomes: dict[bytes, Outcome]) -> N
     for hour, mapping in buckets.items():
         pipeline.hset(keys.ledger(model, hour), mapping=mapping)
         pipeline.expire(keys.ledger(model, hour), LABEL_HORIZON)
+
+
+def _write_disagreements(pipeline: Any, model: str, found: list[Disagreement]) -> None:
+    if found:
+        records = [json.dumps([str(UUID(bytes=one.id)), *one[1:]]) for one in found]
+        pipeline.lpush(keys.disagreements(model), *records)
+        pipeline.ltrim(keys.disagreements(model), 0, DISAGREEMENTS - 1)
 
 
 def pack_vector(vector: Vector) -> bytes:

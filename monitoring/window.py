@@ -23,9 +23,14 @@ from models.profile import NumericBins, Profile, feature_values
 from models.signature import Array
 
 Vector = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 #: Uniform score bins of labelled predictions: AUC from them is within .0005 of the exact one.
 GRID = 1024
+#: Uniform score bins in which primary and shadow are compared.
+SCORES = 32
+#: Disagreements of a slice that are kept as examples.
+EXAMPLES = 50
 #: Sums of real numbers are kept as whole millionths, so that adding never rounds.
 MICRO = 1_000_000
 #: Scores are kept away from 0 and 1 by this before a logarithm is taken.
@@ -67,10 +72,18 @@ class Layout:
             self._add(f"feature:{feature.name}", width)
         if profile and profile.score:
             self._add("score", len(profile.score.counts) + 1)
+        for feature in profile.features if profile else ():
+            # of a shadow: the rows of each bin on which it disagrees with the primary
+            where = self.sections[f"feature:{feature.name}"]
+            self._add(f"differ:{feature.name}", where.stop - where.start)
 
     def _add(self, name: str, width: int) -> None:
         self.sections[name] = slice(self.size, self.size + width)
         self.size += width
+
+    def fitted(self, vector: Vector) -> Vector:
+        """A stored vector; one from before a section was added ends early."""
+        return np.pad(vector, (0, max(self.size - len(vector), 0)))
 
     def zeros(self) -> Vector:
         return np.zeros(self.size, np.int64)
@@ -87,6 +100,9 @@ class PairLayout(Layout):
         self._add("latency_shadow", BUCKETS)
         self._add("right", 4)  # both right, only the primary, only the shadow, neither
         self._add("distance", 1)  # sum of score differences, absolute, in millionths
+        self._add("score_primary", SCORES)  # of binary tasks, in uniform bins
+        self._add("score_shadow", SCORES)
+        self._add("non_finite", 1)  # rows on which the shadow alone has no finite score
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +117,16 @@ class Window:
         return self.vector[self.layout.sections.get(section, slice(0, 0))]
 
 
+class Disagreement(NamedTuple):
+    """A prediction on which a shadow and its primary said different things."""
+
+    id: bytes
+    shadow: int
+    row: int
+    primary_score: float
+    shadow_score: float
+
+
 @dataclass
 class Folded:
     """What a slice of the stream comes to."""
@@ -109,6 +135,7 @@ class Folded:
     outcomes: dict[bytes, Outcome] = field(default_factory=dict)
     totals: Counter[str] = field(default_factory=Counter)
     joined: list[bytes] = field(default_factory=list)  # trace contexts of labels that were joined
+    disagreements: list[Disagreement] = field(default_factory=list)
 
 
 class _Truth(NamedTuple):
@@ -235,6 +262,7 @@ class Fold:
         agree = (batch.classes == other.classes) & (batch.classes != UNKNOWN_CLASS)
         if not primary.classes:  # no classes: the same score to six digits is agreement
             agree = np.isclose(batch.scores, other.scores, rtol=1e-6, equal_nan=False)
+        self._fold_differences(rows, batch, ~agree, other.scores)
         distance = np.nan_to_num(np.abs(batch.scores - other.scores), posinf=0, neginf=0)
         micro = np.round(distance * MICRO).astype(np.int64)
         shadow_us = np.frombuffer(rows.latency_us, "<u4")
@@ -244,10 +272,47 @@ class Fold:
             here = batch.hours == hour
             vector[self._pair.sections["rows"]] += (here.sum(), agree[here].sum())
             vector[self._pair.sections["distance"]] += micro[here].sum()
+            self._fold_scores(vector, primary, other.scores[here], batch.scores[here])
             requests = batch.request_hours == hour
             for name, values in (("primary", primary_us), ("shadow", shadow_us)):
                 where = self._pair.sections[f"latency_{name}"]
                 vector[where] += _latency_counts(values[requests])
+
+    def _fold_scores(
+        self, vector: Vector, primary: Manifest, before: Floats, after: Floats
+    ) -> None:
+        lost = ~np.isfinite(after) & np.isfinite(before)
+        vector[self._pair.sections["non_finite"]] += lost.sum()
+        if primary.task != "binary":
+            return
+        for name, scores in (("primary", before), ("shadow", after)):
+            there = scores[np.isfinite(scores)]
+            bins = np.clip((there * SCORES).astype(np.int64), 0, SCORES - 1)
+            where = self._pair.sections[f"score_{name}"]
+            vector[where] += np.bincount(bins, minlength=SCORES)
+
+    def _fold_differences(
+        self, rows: Rows, batch: _Batch, differ: npt.NDArray[np.bool_], before: Floats
+    ) -> None:
+        """Where a shadow disagrees: counts by feature, and a few examples."""
+        if not differ.any():
+            return
+        layout = self._layouts[rows.version]
+        hours = batch.hours[differ]
+        features = layout.profile.features if layout.profile else ()
+        for feature, profile in zip(layout.manifest.features, features, strict=False):
+            values = feature_values(feature, batch.inputs, len(batch.hours))
+            if values is not None:
+                index = profile.bins.index(values[differ])  # type: ignore[arg-type]
+                self._spread(rows.version, rows.role, f"differ:{profile.name}", hours, index)
+        starts = np.cumsum(batch.counts) - batch.counts
+        kept = self._result.disagreements
+        for at in np.flatnonzero(differ)[: EXAMPLES - len(kept)].tolist():
+            request = int(np.searchsorted(starts, at, side="right")) - 1
+            identifier = rows.ids[request * ID_BYTES : (request + 1) * ID_BYTES]
+            row = at - int(starts[request])
+            scores = float(before[at]), float(batch.scores[at])
+            kept.append(Disagreement(identifier, rows.version, row, *scores))
 
     # --- labels ------------------------------------------------------------------------------
 

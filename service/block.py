@@ -29,7 +29,7 @@ TallyKey = tuple[int, str, str, int]
 class Fact(msgspec.Struct, gc=False):
     """What one request leaves behind. `kind` is ok, invalid or error; only ok has outputs.
 
-    `inputs` is None where the payload is not kept; `bytes` is what the fact takes in memory.
+    `latency_us` is the whole request's, `model_us` the model's alone. `inputs` is None where the payload is not kept; `bytes` is what the fact takes in memory.
     """
 
     model: str
@@ -38,6 +38,7 @@ class Fact(msgspec.Struct, gc=False):
     kind: str
     event_ms: int
     latency_us: float
+    model_us: float = 0.0
     manifest: Manifest | None = None
     identifier: int = 0
     rows: int = 0
@@ -112,7 +113,7 @@ class Block:
         self._outputs = _stacks([f.outputs for f in facts if f.outputs], first.rows, _names(first))
         primaries = [fact.primary for fact in facts if fact.primary]
         self._primary = primaries[0].version if primaries else 0
-        self._primary_latency = array("d", [primary.latency_us for primary in primaries])
+        self._primary_latency = array("d", [primary.model_us for primary in primaries])
         said = [p.outputs for p in primaries if p.outputs]
         self._said = _stacks(said, first.rows, _names(primaries[0])) if said else []
         stacks = (*self._inputs, *self._outputs, *self._said)

@@ -133,8 +133,10 @@ class Gateway:
         identifier = prediction_id.new()
         route, arm, loaded = self.predictor.route(model, version, key=identifier)
         tensors = tensors_of(loaded, inputs)
+        routed = time.perf_counter()
         answer = await self.predictor.answer(route, arm, loaded, tensors, None)
-        prediction = Prediction.of(answer, route, event_ms, identifier)
+        model_us = (time.perf_counter() - routed) * 1e6
+        prediction = Prediction.of(answer, route, event_ms, identifier, model_us)
         size = sum(array.nbytes for array in tensors.values())
         self.predictor.finish(prediction, tensors, time.perf_counter() - started, trace, size)
         return {

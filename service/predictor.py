@@ -66,11 +66,15 @@ class Prediction(msgspec.Struct, frozen=True, gc=False):
     event_ms: int
     identifier: int
     text: str
+    model_us: float
 
     @classmethod
-    def of(cls, answer: Answered, route: Route, event_ms: int, identifier: int) -> Prediction:
+    def of(
+        cls, answer: Answered, route: Route, event_ms: int, identifier: int, model_us: float
+    ) -> Prediction:
+        arm, loaded, outputs = answer
         text = prediction_id.text(identifier)
-        return cls(answer.loaded, route, answer.arm, answer.outputs, event_ms, identifier, text)
+        return cls(loaded, route, arm, outputs, event_ms, identifier, text, model_us)
 
 
 class Answered(NamedTuple):
@@ -207,6 +211,7 @@ class Predictor:
             kind="ok",
             event_ms=prediction.event_ms,
             latency_us=seconds * 1e6,
+            model_us=prediction.model_us,
             manifest=loaded.manifest,
             identifier=prediction.identifier,
             rows=rows_of(tensors),

@@ -119,6 +119,7 @@ class Shadow:
                 kind="error" if outputs is None else "ok",
                 event_ms=primary.event_ms,
                 latency_us=microseconds,
+                model_us=microseconds,
                 manifest=job.shadow.manifest,
                 identifier=primary.identifier,
                 rows=primary.rows,

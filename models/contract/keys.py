@@ -14,6 +14,7 @@ slipstream:{m}:ledger:H         hash    prediction id -> records.Outcome; H: hou
 slipstream:{m}:windows:G:V:R    hash    window start -> counts; G: hour or day, V: version, R: role
 slipstream:{m}:pairs:G:V        hash    window start -> counts of pairs with shadow V
 slipstream:{m}:cursor           hash    id: last folded entry of `facts`, and running totals
+slipstream:{m}:disagreements    list    JSON of examples on which a shadow disagreed, newest first
 slipstream:{m}:findings         hash    fingerprint -> JSON of a finding that is open
 """
 
@@ -47,6 +48,10 @@ def baseline(model: str) -> str:
 
 def verdicts(model: str) -> str:
     return of(model, "verdicts")
+
+
+def disagreements(model: str) -> str:
+    return of(model, "disagreements")
 
 
 def facts(model: str) -> str:

@@ -30,7 +30,8 @@ class Rows(msgspec.Struct, array_like=True, frozen=True):
     `ids` has 16 bytes a request, `rows` its row count (uint32), `event_ms` its time (int64,
     milliseconds since 1970), `latency_us` its duration (uint32), `traces` 24 bytes a request
     (zero where not sampled) or nothing. `inputs` is empty where payloads were not sampled.
-    A shadow's rows carry what the primary said about the same requests. `reason` says why this
+    A shadow's rows carry what the primary said about the same requests, and what its model alone
+    took (`primary_latency_us`), since that is all that a shadow takes. `reason` says why this
     version answered: champion, split, rule, url, header or fallback.
     """
 

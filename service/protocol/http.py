@@ -106,7 +106,8 @@ async def infer(protocol: Protocol, call: Call) -> Answer:
     names = [output.name for output in request.outputs] if request.outputs else None
     answer = await predictor.answer(route, call.arm, loaded, request.tensors, names)
     inferred = clock()
-    prediction = Prediction.of(answer, route, event_ms, identifier)
+    model_us = (inferred - routed) / 1_000
+    prediction = Prediction.of(answer, route, event_ms, identifier, model_us)
     body = _encoded(prediction, request, names)
     encoded = clock()
     if trace.sampled:
