@@ -34,9 +34,9 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 
 from models.repository import Repository
 from monitoring.stream import Store
-from slipstream.cli import screen
 from slipstream.embedded import EmbeddedRedis
 from slipstream.launch import answers
+from slipstream.places import screen
 from slipstream.processes import free_port, spawn, stop
 from slipstream.push import Reference, push
 from tests.otlp import receiver

@@ -10,6 +10,7 @@ SlipstreamError
 ├── Forbidden               a token is missing or wrong
 ├── MethodNotAllowed        the path exists, this method on it does not
 ├── RouteConflict           somebody else changed the route first
+├── GatesNotPassed          evidence stands against this step of a rollout, or lacks
 ├── IllegalTransition       this change of route makes no sense from here
 ├── Overloaded              more work in flight than the bound allows
 ├── DeadlineExceeded
@@ -72,6 +73,14 @@ class MethodNotAllowed(SlipstreamError):
 
 class RouteConflict(SlipstreamError):
     """The route changed between reading and writing it."""
+
+
+class GatesNotPassed(SlipstreamError):
+    """The gates of a rollout fail (`failed`), or have not enough evidence yet."""
+
+    def __init__(self, sentence: str, failed: bool) -> None:
+        super().__init__(sentence)
+        self.failed = failed
 
 
 class IllegalTransition(SlipstreamError):

@@ -28,14 +28,10 @@ class Evidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
 
 
 class Errors(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The candidate may fail `margin` more often than the champion; `alpha`: risk of error.
-
-    `at_once`: this many failures among the first 20 requests end the rollout without waiting.
-    """
+    """The candidate may fail `margin` more often than the champion; `alpha`: risk of error."""
 
     margin: float = 0.01
     alpha: float = 0.002
-    at_once: int = 5
     blocks: bool = True
 
 
@@ -94,7 +90,7 @@ def named() -> list[str]:
 
 
 def read_policy(which: str) -> Policy:
-    """A policy that comes along, by name, or one in a file. Raises InvalidRequest with a sentence."""
+    """A policy that comes along, by name, or one in a file. Raises InvalidRequest."""
     file = FOLDER / f"{which}.toml" if which in named() else Path(which)
     try:
         return msgspec.toml.decode(file.read_bytes(), type=Policy)

@@ -64,9 +64,9 @@ class History:
         self._stamps[0] += 1
         self.windows: dict[WindowKey, Vector] = {}
         for number in self._repository.versions(self.model):
-            self._learn(number)
+            self.learn(number)
         for version, role in self._store.groups(self.model):
-            self._learn(version)
+            self.learn(version)
             for grain in ("day", "hour"):
                 stored = self._store.windows(self.model, grain, version, role)
                 layout = self.layout(version, role)
@@ -74,7 +74,7 @@ class History:
                     key = WindowKey(grain, version, role, start)
                     self.windows[key] = layout.fitted(vector)
 
-    def _learn(self, number: int) -> None:
+    def learn(self, number: int) -> None:
         """Read manifest and profile of a version, which never change."""
         if number in self.layouts:
             return
@@ -121,9 +121,9 @@ class History:
         if found is None:
             return None
         for number in versions_of(found.entries):
-            self._learn(number)
+            self.learn(number)
         if not self.layouts:
-            self._learn(1)  # a label came before any version was seen
+            self.learn(1)  # a label came before any version was seen
         known = self._store.pages(self.model, touched(found.entries))
         return self._seal(found, Fold(self.layouts, known).run(found.entries))
 

@@ -19,6 +19,7 @@ from models.rollout import Route
 from monitoring import measure, telemetry
 from monitoring.history import History
 from monitoring.judge import Finding, Measurements, Rules, judge, read_rules
+from monitoring.rollouts import Rollouts
 from monitoring.settings import Settings
 from monitoring.stream import Store
 from monitoring.telemetry import Tracing
@@ -43,6 +44,7 @@ class Monitor:
         self.store = Store(self.client)
         self.repository = Repository(settings.repository)
         self.histories: dict[str, History] = {}
+        self.rollouts = Rollouts(self.client)
         self.findings: dict[str, list[tuple[Finding, int]]] = {}
         self.lock = threading.RLock()
         self.changed_ms = 0
@@ -111,7 +113,17 @@ class Monitor:
                 with self.lock:
                     measured = self.measure(model, route.champion)
                 self._export(measured)
+                self._judge_rollout(history, route)
                 self._tell(model, judge(measured, self.rules))
+
+    def _judge_rollout(self, history: History, route: Route) -> None:
+        try:
+            with self.lock:
+                self.rollouts.step(history, route, self.workers())
+        except (RedisError, OSError):
+            raise
+        except Exception:
+            log.exception("the rollout of %s cannot be judged; it holds", route.model)
 
     def route(self, model: str) -> Route | None:
         """The route that stands; before the first one, the highest version that was seen."""

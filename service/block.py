@@ -29,7 +29,8 @@ TallyKey = tuple[int, str, str, int]
 class Fact(msgspec.Struct, gc=False):
     """What one request leaves behind. `kind` is ok, invalid or error; only ok has outputs.
 
-    `latency_us` is the whole request's, `model_us` the model's alone. `inputs` is None where the payload is not kept; `bytes` is what the fact takes in memory.
+    `latency_us` is the whole request's, `model_us` the model's alone. `inputs` is None where the
+    payload is not kept; `bytes` is what the fact takes in memory.
     """
 
     model: str

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import json
 import os
 import signal
 import sys
@@ -13,29 +11,21 @@ from typing import Any
 
 import click
 import msgspec
-import redis
 from redis.exceptions import RedisError
-from rich.console import Console
 from rich.table import Table
 
-from models import rollout, routes
-from models.errors import (
-    IllegalTransition,
-    RouteConflict,
-    SlipstreamError,
-    UnknownModel,
-    UnknownVersion,
-)
-from models.repository import Repository
+from models import routes
+from models.errors import GatesNotPassed, IllegalTransition, RouteConflict, SlipstreamError
 from models.rollout import Route
-from models.version import ModelVersion
+from slipstream import places, rollouts
+from slipstream.places import screen
 
 CONFLICT = 5
-screen = Console(highlight=False)
 
 
 class Exits(click.Group):
-    """Domain errors become a sentence and an exit code: 5 for a conflict, else 1."""
+    """Domain errors become a sentence and an exit code: 3 a gate fails, 4 evidence lacks,
+    5 conflict, else 1."""
 
     def invoke(self, context: click.Context) -> Any:
         try:
@@ -43,12 +33,15 @@ class Exits(click.Group):
         except (RouteConflict, IllegalTransition) as error:
             click.echo(f"slipstream: {error}", err=True)
             context.exit(CONFLICT)
+        except GatesNotPassed as error:
+            click.echo(f"slipstream: {error}", err=True)
+            context.exit(rollouts.exit_code(error))
         except SlipstreamError as error:
             click.echo(f"slipstream: {error}", err=True)
             context.exit(1)
         except RedisError as error:
             sentence = (
-                f"Redis does not answer at {_redis_url()} ({error}); "
+                f"Redis does not answer at {places.redis_url()} ({error}); "
                 f"start it with `slipstream up`, or set SLIPSTREAM_REDIS_URL"
             )
             click.echo(f"slipstream: {sentence}", err=True)
@@ -77,8 +70,8 @@ def up(
     from slipstream.launch import House
 
     house = House(
-        home=_home(),
-        repository=repository or _repository().root,
+        home=places.home(),
+        repository=repository or places.repository().root,
         port=port,
         monitor_port=monitor_port,
         workers=workers,
@@ -129,7 +122,7 @@ def demo(once: bool, rate: float | None, rows: int | None, port: int, monitor_po
             f"the demo needs its extra and the repository's examples ({error}); "
             f"run `make demo` in a clone"
         ) from error
-    run(_home(), once=once, rate=rate, rows=rows, port=port, monitor_port=monitor_port)
+    run(places.home(), once=once, rate=rate, rows=rows, port=port, monitor_port=monitor_port)
 
 
 # --- versions -------------------------------------------------------------------------------------
@@ -164,7 +157,7 @@ def push(
 
     data = Reference(reference, target, holdout) if reference else None
     manifest, new = push_version(
-        _repository(),
+        places.repository(),
         model,
         file,
         version=version,
@@ -186,10 +179,10 @@ def push(
 def _first_route(model: str, version: int) -> None:
     """Write down who answers, if nobody did; from then on nothing moves by itself."""
     try:
-        client = _redis()
+        client = places.client()
         if routes.read(client, model) is None:
             first = Route(model, champion=version)
-            routes.write(client, None, first, action="push", who=_who(), why="first version")
+            routes.write(client, None, first, action="push", who=places.who(), why="first version")
     except (RedisError, RouteConflict):
         return  # no Redis yet: the gateway answers with the highest version it finds
 
@@ -198,7 +191,7 @@ def _first_route(model: str, version: int) -> None:
 @click.option("--json", "as_json", is_flag=True)
 def list_versions(as_json: bool) -> None:
     """Every version in the repository."""
-    repository = _repository()
+    repository = places.repository()
     packages = [repository.open(version) for version in repository.scan()]
     if as_json:
         click.echo(msgspec.json.encode([package.manifest for package in packages]).decode())
@@ -218,111 +211,20 @@ def list_versions(as_json: bool) -> None:
     screen.print(table)
 
 
-# --- routes ---------------------------------------------------------------------------------------
-
-
-@main.command()
-@click.argument("model", required=False)
-@click.option("--json", "as_json", is_flag=True)
-def status(model: str | None, as_json: bool) -> None:
-    """Who answers and who rides along."""
-    client, repository = _redis(), _repository()
-    names = [model] if model else sorted({version.model for version in repository.scan()})
-    found = [(name, routes.read(client, name)) for name in names]
-    if as_json:
-        click.echo(json.dumps({n: msgspec.to_builtins(r) if r else None for n, r in found}))
-        return
-    table = Table("model", "champion", "shadow", "previous", "revision")
-    for name, route in found:
-        _versions_or_unknown(repository, name)
-        if route is None:
-            table.add_row(name, "highest version found", "–", "–", "0")
-            continue
-        shadow = f"v{route.shadow} {route.shadow_percent:g} %" if route.shadow else "–"
-        previous = f"v{route.previous}" if route.previous else "–"
-        table.add_row(name, f"v{route.champion}", shadow, previous, str(route.revision))
-    screen.print(table)
-
-
-@main.command()
-@click.argument("model")
-@click.argument("version", type=int)
-@click.option("--percent", default=100.0, show_default=True, help="0 takes the shadow away.")
-@click.option("--reason", default="")
-def shadow(model: str, version: int, percent: float, reason: str) -> None:
-    """Let VERSION see MODEL's requests too; it answers nobody."""
-    _known(model, version)
-    _change(model, "shadow", reason, lambda r: rollout.start_shadow(r, version, percent))
-
-
-@main.command()
-@click.argument("model")
-@click.argument("version", type=int)
-@click.option("--reason", default="")
-def promote(model: str, version: int, reason: str) -> None:
-    """Make VERSION the champion of MODEL."""
-    _known(model, version)
-    _change(model, "promote", reason, lambda r: rollout.promote(r, version))
-
-
-@main.command()
-@click.argument("model")
-@click.option("--reason", default="")
-def rollback(model: str, reason: str) -> None:
-    """Give the traffic back to the previous champion. Needs no monitor."""
-    _change(model, "rollback", reason, rollout.rollback)
-
-
-def _change(model: str, action: str, reason: str, transition: Callable[[Route], Route]) -> None:
-    first = max(_versions_or_unknown(_repository(), model))
-    route = routes.change(
-        _redis(), model, transition, first=first, action=action, who=_who(), why=reason
-    )
-    riding = f", v{route.shadow} shadows {route.shadow_percent:g} %" if route.shadow else ""
-    screen.print(f"{model}: v{route.champion} answers{riding} (revision {route.revision})")
-
-
-def _known(model: str, version: int) -> None:
-    versions = _versions_or_unknown(_repository(), model)
-    if version not in versions:
-        raise UnknownVersion(model, version, versions)
-    _repository().open(ModelVersion(model, version))
-
-
-def _versions_or_unknown(repository: Repository, model: str) -> list[int]:
-    versions = repository.versions(model)
-    if not versions:
-        raise UnknownModel(model, {version.model for version in repository.scan()})
-    return versions
-
-
-# --- where things are -----------------------------------------------------------------------------
-
-
-def _home() -> Path:
-    return Path(os.environ.get("SLIPSTREAM_HOME", ".slipstream"))
-
-
-def _repository() -> Repository:
-    return Repository(Path(os.environ.get("SLIPSTREAM_REPOSITORY", _home() / "repository")))
-
-
-def _redis_url() -> str:
-    """The URL that is set, or that of the embedded server of this home."""
-    written = _home() / "redis.url"
-    default = written.read_text().strip() if written.is_file() else "redis://127.0.0.1:6379/0"
-    return os.environ.get("SLIPSTREAM_REDIS_URL", default)
-
-
-def _redis() -> redis.Redis:
-    return redis.Redis.from_url(_redis_url(), socket_timeout=5, socket_connect_timeout=2)
-
-
-def _who() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"
+for command in (
+    rollouts.rollout,
+    rollouts.shadow,
+    rollouts.canary,
+    rollouts.advance,
+    rollouts.pause,
+    rollouts.resume,
+    rollouts.promote,
+    rollouts.rollback,
+    rollouts.status,
+    rollouts.verdict,
+    rollouts.audit,
+):
+    main.add_command(command)
 
 
 if __name__ == "__main__":

@@ -23,9 +23,10 @@ from examples.flights.replay import Replay, Replayed
 from models import rollout, routes
 from models.repository import Repository
 from models.rollout import Route
-from slipstream.cli import run_house, screen, stop_signals
+from slipstream.cli import run_house, stop_signals
 from slipstream.embedded import in_use
 from slipstream.launch import House
+from slipstream.places import screen
 from slipstream.push import Reference, push
 
 MODEL = "flights-delay"

@@ -8,6 +8,7 @@ slipstream:{m}:route            hash    revision, document (JSON of models.rollo
 slipstream:{m}:audit            stream  one entry a change of route: who, why, before, after
 slipstream:{m}:once:K           string  revision that the change with idempotency key K made
 slipstream:{m}:baseline         hash    rollout:step -> counts when that step began
+slipstream:{m}:verdict          string  the verdict as of the last look, like one of `verdicts`
 slipstream:{m}:verdicts         stream  one entry a verdict: evidence, policy, gates
 slipstream:{m}:facts            stream  one entry a flush of one worker: records.Entry, packed
 slipstream:{m}:ledger:H         hash    prediction id -> records.Outcome; H: hour of the id
@@ -44,6 +45,10 @@ def once(model: str, key: str) -> str:
 
 def baseline(model: str) -> str:
     return of(model, "baseline")
+
+
+def verdict(model: str) -> str:
+    return of(model, "verdict")
 
 
 def verdicts(model: str) -> str:

@@ -268,38 +268,26 @@ def log_e_split(counts: Sequence[int], shares: Sequence[float]) -> float:
     return _log_beta(prior + seen) - _log_beta(prior) - float(np.sum(seen * np.log(promised)))
 
 
-def quantile_ratio(
-    first: Counts, second: Counts, middles: FloatArray, share: float, alpha: float = 0.05
+def quantile_interval(
+    counts: Counts, middles: FloatArray, share: float, alpha: float = 0.05
 ) -> Interval | None:
-    """The `share`-quantile of `second` over that of `first`, 0 < share < 1.
+    """The `share`-quantile between two order statistics, distribution-free, 0 < share < 1.
 
-    `first` and `second` are counts in the same buckets, `middles` the positive values that stand
-    for these, rising. Each quantile gets the distribution-free interval of two order statistics
-    at 1 - alpha / 2; the ratio lies between their extremes. `high` is infinite where too few
-    observations lie above (p99 at alpha .05: fewer than 437), `low` is 0 in the same way. For one
-    look at fixed sizes, and no finer than the buckets. None if a histogram is empty.
+    `middles` are the rising values that stand for the buckets of `counts`. The r-th smallest lies
+    above the quantile if fewer than r observations are at or below it, and their number is
+    binomial(n, share). Bounds are 0 and infinity where there is no order statistic so far out
+    (p99 at alpha .05: fewer than 368 observations). For one look at a fixed size, and no finer
+    than the buckets. None without observations.
     """
-    one, two = quantile(first, middles, share), quantile(second, middles, share)
-    if one is None or two is None:
+    value = quantile(counts, middles, share)
+    if value is None:
         return None
-    one_low, one_high = _quantile_bounds(first, middles, share, alpha / 2)
-    two_low, two_high = _quantile_bounds(second, middles, share, alpha / 2)
-    return Interval(two / one, two_low / one_high, two_high / one_low if one_low else inf)
-
-
-def _quantile_bounds(
-    counts: Counts, middles: FloatArray, share: float, alpha: float
-) -> tuple[float, float]:
-    """Order statistics around a quantile; 0 and infinity where there is none so far out.
-
-    The r-th smallest lies above the quantile if fewer than r observations are at or below it,
-    and their number is binomial(n, share).
-    """
     cumulative = np.cumsum(counts)
     n = int(cumulative[-1])
     low = ceil(special.bdtrik(alpha / 2, n, share))
     high = ceil(special.bdtrik(1 - alpha / 2, n, share)) + 1
-    return (
+    return Interval(
+        value,
         float(middles[np.searchsorted(cumulative, low)]) if low > 0 else 0.0,
         float(middles[np.searchsorted(cumulative, high)]) if high <= n else inf,
     )

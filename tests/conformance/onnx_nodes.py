@@ -25,9 +25,9 @@ from rich.progress import track
 from rich.table import Table
 
 from models.signature import DATATYPES, NUMPY
-from slipstream.cli import screen
 from slipstream.client import Client, Refused
 from slipstream.embedded import EmbeddedRedis
+from slipstream.places import screen
 from tests.serving import Gateway
 
 #: Models that one gateway loads.

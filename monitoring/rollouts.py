@@ -1,0 +1,250 @@
+"""Carries rollouts on evidence: collects it, judges it, keeps the verdict, moves the route.
+
+What counts at a step is what came since it began: the windows' sums now, less those that were
+noted when every worker had applied the step's route.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any, cast
+
+import msgspec
+import redis
+
+from models import rollout as changes
+from models import routes
+from models.contract import keys
+from models.errors import IllegalTransition, RouteConflict
+from models.policy import Policy
+from models.rollout import Rollout, Route
+from monitoring import gates
+from monitoring.gates import ArmCounts, Evidence, PairCounts, Verdict
+from monitoring.history import History
+from monitoring.stream import pack_vector, unpack_vector
+from monitoring.window import PAIR, Window
+
+log = logging.getLogger("slipstream.rollouts")
+
+#: Verdicts kept per model.
+VERDICTS = 2_000
+#: Seconds after which an unchanged verdict is kept again, so that its numbers can be followed.
+KEEP_EVERY = 60
+#: Seconds for which the sums at a step's beginning are kept.
+BASELINE = 90 * 86_400
+#: Who the monitor is in the audit.
+WHO = "monitor"
+
+
+class Baseline(msgspec.Struct, frozen=True):
+    """Sums by "version:role" when a step began."""
+
+    at_ms: int
+    sums: dict[str, bytes]
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """A verdict as it is stored: all that is needed to compute it again."""
+
+    at_ms: int
+    evidence: Evidence
+    policy: Policy
+    verdict: Verdict
+    digest: str
+
+
+class Rollouts:
+    """The rollouts of every model, one step at a time. Safe beside other monitors: whoever is
+    late loses the compare-and-set."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+        self._kept: dict[str, tuple[object, float]] = {}
+
+    def step(self, history: History, route: Route, workers: list[dict[str, Any]]) -> None:
+        """Judge the model's rollout, if there is one, and act where it runs by itself."""
+        if route.rollout is None:
+            self._client.delete(keys.verdict(route.model))
+            return
+        evidence = self.evidence(history, route, route.rollout, workers)
+        verdict = gates.evaluate(evidence, route.rollout.policy)
+        now = int(time.time() * 1000)
+        kept = Kept(now, evidence, route.rollout.policy, verdict, evidence.digest)
+        self._client.set(keys.verdict(route.model), msgspec.json.encode(kept), ex=KEEP_EVERY)
+        acts = route.rollout.automatic and (
+            verdict.status == "fail" or (verdict.status == "pass" and not route.rollout.paused)
+        )
+        name = self._keep(route.model, kept, at_once=acts)
+        if acts:
+            self._act(route, verdict, name)
+
+    def _act(self, route: Route, verdict: Verdict, evidence: str) -> None:
+        action = "rollback" if verdict.status == "fail" else "advance"
+        transition = changes.rollback if action == "rollback" else changes.advance
+        assert route.rollout is not None
+        if action == "advance" and route.rollout.step == len(route.rollout.steps):
+            action = "promote"
+        try:
+            routes.write(
+                self._client,
+                route,
+                transition(route),
+                action=action,
+                who=WHO,
+                why=verdict.sentence,
+                evidence=evidence,
+            )
+            log.warning("%s: %s: %s", route.model, action, verdict.sentence)
+        except (RouteConflict, IllegalTransition) as error:
+            log.info("%s: %s", route.model, error)  # somebody was faster; the next look sees it
+
+    # --- evidence ----------------------------------------------------------------------------
+
+    def evidence(
+        self, history: History, route: Route, rollout: Rollout, workers: list[dict[str, Any]]
+    ) -> Evidence:
+        """What is known of the rollout at its present step."""
+        applied = sum(w["routes"].get(route.model, 0) >= route.revision for w in workers)
+        everywhere = bool(workers) and applied == len(workers)
+        now = int(time.time() * 1000)
+        last = rollout.step == len(rollout.steps)
+        empty = Evidence(
+            model=route.model,
+            rollout=rollout.id,
+            champion=route.champion,
+            candidate=rollout.version,
+            revision=route.revision,
+            step=rollout.step,
+            stage=rollout.stage,
+            last=last,
+            weight=route.weight,
+            at_ms=now,
+            seconds=0.0,
+            workers=len(workers),
+            applied=applied,
+        )
+        history.learn(rollout.version)
+        history.learn(route.champion)
+        sums = {name: history.total(*name) for name in _counted(route, rollout)}
+        began = self._baseline(route.model, rollout, rollout.step, sums if everywhere else None)
+        if began is None:
+            return empty
+        start = self._baseline(route.model, rollout, 0, sums) or began
+        role = "shadow" if rollout.step == 0 else "canary"
+        champion = _since(sums[route.champion, "champion"], began, route.champion, "champion")
+        eligible = _since(sums[route.champion, "champion"], start, route.champion, "champion")
+        shadow = _since(sums[rollout.version, "shadow"], start, rollout.version, "shadow")
+        pairs = _since(sums[rollout.version, PAIR], start, rollout.version, PAIR)
+        return msgspec.structs.replace(
+            empty,
+            seconds=(now - began.at_ms) / 1000,
+            champion_arm=_arm(champion),
+            candidate_arm=_arm(_since(sums[rollout.version, role], began, rollout.version, role)),
+            pairs=_pairs(pairs, _arm(shadow), _arm(eligible), rollout.shadow_percent),
+        )
+
+    def _baseline(
+        self, model: str, rollout: Rollout, step: int, sums: dict[tuple[int, str], Window] | None
+    ) -> Baseline | None:
+        """The sums when a step began; noted now where `sums` are given and none were."""
+        name = f"{rollout.id}:{step}"
+        if sums is not None:
+            packed = {f"{v}:{role}": pack_vector(w.vector) for (v, role), w in sums.items()}
+            data = msgspec.msgpack.encode(Baseline(int(time.time() * 1000), packed))
+            self._client.hsetnx(keys.baseline(model), name, cast(Any, data))
+            self._client.expire(keys.baseline(model), BASELINE)
+        found = cast("bytes | None", self._client.hget(keys.baseline(model), name))
+        return None if found is None else msgspec.msgpack.decode(found, type=Baseline)
+
+    # --- verdicts ----------------------------------------------------------------------------
+
+    def _keep(self, model: str, kept: Kept, at_once: bool) -> str:
+        """Store a verdict that says something new; its name in the stream, or nothing."""
+        said = (
+            kept.evidence.rollout,
+            kept.evidence.step,
+            kept.verdict.status,
+            [(gate.name, gate.status) for gate in kept.verdict.gates],
+        )
+        before, when = self._kept.get(model, (None, 0.0))
+        if not at_once and said == before and time.monotonic() - when < KEEP_EVERY:
+            return ""
+        self._kept[model] = said, time.monotonic()
+        data = {"verdict": msgspec.json.encode(kept)}
+        name = self._client.xadd(
+            keys.verdicts(model), cast(Any, data), maxlen=VERDICTS, approximate=True
+        )
+        return cast(bytes, name).decode()
+
+
+def verdicts(client: redis.Redis, model: str, count: int = 50) -> list[tuple[str, Kept]]:
+    """The last verdicts, newest first, with their names."""
+    found = cast(list[Any], client.xrevrange(keys.verdicts(model), count=count))
+    return [
+        (name.decode(), msgspec.json.decode(fields[b"verdict"], type=Kept))
+        for name, fields in found
+    ]
+
+
+def verify(kept: Kept) -> str:
+    """Compute a stored verdict again. The sentence says what is wrong; empty where nothing is."""
+    if kept.evidence.digest != kept.digest:
+        return "the evidence is not what the digest says: it was changed after the verdict"
+    again = gates.evaluate(kept.evidence, kept.policy)
+    if again == kept.verdict:
+        return ""
+    for gate, was in zip(again.gates, kept.verdict.gates, strict=False):
+        if gate != was:
+            return f"the gate {gate.name} says {gate.status} now, it said {was.status}"
+    return f"the verdict is {again.status} now, it was {kept.verdict.status}"
+
+
+def _counted(route: Route, rollout: Rollout) -> list[tuple[int, str]]:
+    candidate = rollout.version
+    return [
+        (route.champion, "champion"),
+        (candidate, "canary"),
+        (candidate, "shadow"),
+        (candidate, PAIR),
+    ]
+
+
+def _since(window: Window, baseline: Baseline, version: int, role: str) -> Window:
+    """What came since the baseline; windows that expired meanwhile count as nothing."""
+    before = baseline.sums.get(f"{version}:{role}")
+    if before is None:
+        return window
+    vector = window.layout.fitted(unpack_vector(before))
+    return Window(window.layout, (window.vector - vector).clip(0))
+
+
+def _arm(window: Window) -> ArmCounts:
+    ok, _, error = (int(count) for count in window["requests"])
+    return ArmCounts(ok + error, error, _sparse(window, "latency"))
+
+
+def _pairs(window: Window, shadow: ArmCounts, champion: ArmCounts, percent: float) -> PairCounts:
+    rows, agreeing = (int(count) for count in window["rows"])
+    both, only_champion, only_candidate, neither = (int(count) for count in window["right"])
+    return PairCounts(
+        eligible=round((champion.requests - champion.errors) * percent / 100),
+        requests=shadow.requests,
+        errors=shadow.errors,
+        rows=rows,
+        agreeing=agreeing,
+        both=both,
+        only_champion=only_champion,
+        only_candidate=only_candidate,
+        neither=neither,
+        non_finite=int(window["non_finite"].sum()),
+        scores_champion=tuple(window["score_primary"].tolist()),
+        scores_candidate=tuple(window["score_shadow"].tolist()),
+        latency_champion=_sparse(window, "latency_primary"),
+        latency_candidate=_sparse(window, "latency_shadow"),
+    )
+
+
+def _sparse(window: Window, section: str) -> dict[int, int]:
+    counts = window[section]
+    return {int(bucket): int(counts[bucket]) for bucket in counts.nonzero()[0]}
