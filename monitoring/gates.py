@@ -100,8 +100,8 @@ class Evidence(msgspec.Struct, frozen=True):
 class Gate(msgspec.Struct, frozen=True):
     """One question, its answer and the number behind it.
 
-    `value` lies between `low` and `high` (None: unbounded); `limit` is what it is held against. `needs` counts the
-    requests or labels (`of`) that are missing, where that is known.
+    `value` lies between `low` and `high` (None: unbounded); `limit` is what it is held against.
+    `needs` counts the requests or labels (`of`) that are missing, where that is known.
     """
 
     name: str

@@ -20,6 +20,8 @@ class Settings:
     rules: Path | None = None
     #: Seconds between looks at the streams when there was nothing new.
     interval: float = 0.5
+    #: What writers show; without one, only pages of this machine may write.
+    token: str = ""
     otlp_endpoint: str = ""
 
     @classmethod
@@ -30,6 +32,7 @@ class Settings:
             repository=Path(environ.get("SLIPSTREAM_REPOSITORY", home / "repository")),
             redis_url=environ.get("SLIPSTREAM_REDIS_URL", cls.redis_url),
             port=int(environ.get("SLIPSTREAM_MONITOR_PORT", cls.port)),
+            token=environ.get("SLIPSTREAM_TOKEN", ""),
             rules=Path(rules) if rules else None,
             otlp_endpoint=environ.get(
                 "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",

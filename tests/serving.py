@@ -48,6 +48,7 @@ class Gateway(Process):
     def __init__(self, folder: Path, repository: Path, redis_url: str, **env: str) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
+        self.redis_url = redis_url
         command = [sys.executable, "-m", "bentoml", "serve", "service:Gateway"]
         command += ["--working-dir", str(ROOT), "--host", "127.0.0.1", "--port", str(self.port)]
         environment = {

@@ -12,6 +12,7 @@ import httpx
 import msgspec
 import pytest
 import redis
+from click.testing import CliRunner, Result
 
 from models import routes
 from models.actions import Action
@@ -19,6 +20,7 @@ from models.contract import keys
 from models.repository import Repository
 from models.rollout import Route
 from monitoring import control, rollouts
+from slipstream.cli import main
 from slipstream.embedded import EmbeddedRedis
 from slipstream.push import Reference, push
 from tests import onnx_models
@@ -45,8 +47,11 @@ margin = 0.2
 class House:
     """Gateway and monitor over a Redis of their own, with a client that never stops."""
 
-    def __init__(self, gateway: Gateway, client: redis.Redis, policy: Path) -> None:
+    def __init__(
+        self, gateway: Gateway, monitor: Monitor, client: redis.Redis, policy: Path
+    ) -> None:
         self.gateway = gateway
+        self.monitor = monitor
         self.client = client
         self.policy = policy
         self.statuses: dict[int, int] = {}
@@ -63,6 +68,7 @@ class House:
                 }
                 answer = http.post("/v2/models/m/infer", json={"inputs": [row]})
                 self.statuses[answer.status_code] = self.statuses.get(answer.status_code, 0) + 1
+                assert answer.status_code == 200, answer.text
                 label = {
                     "prediction_id": answer.headers["x-prediction-id"],
                     "label": str(draw.randrange(2)),
@@ -81,7 +87,7 @@ class House:
 @pytest.fixture
 def house(tmp_path: Path, reference: Path) -> Iterator[House]:
     repository = Repository(tmp_path / "repository")
-    for weight in (1.0, 1.1):
+    for weight in (1.0, -1.0):
         file = onnx_models.softmax(tmp_path / f"{weight}.onnx", weight)
         push(repository, "m", file, reference=Reference(reference, "late"))
     onnx_models.identity(tmp_path / "repository/m/3/model.onnx", "INT8")
@@ -93,7 +99,9 @@ def house(tmp_path: Path, reference: Path) -> Iterator[House]:
         gateway = Gateway(tmp_path / "gateway", repository.root, own.url)
         monitor = Monitor(tmp_path / "monitor", repository.root, own.url)
         client = redis.Redis.from_url(own.url)
-        yield House(gateway, client, policy)
+        routes.write(client, None, Route("m", 1), action="push", who="test", why="first version")
+        eventually(lambda: gateway.metric('slipstream_route_revision{model="m"') == 1, 5)
+        yield House(gateway, monitor, client, policy)
         client.close()
         gateway.stop()
         monitor.stop()
@@ -125,6 +133,7 @@ def test_from_shadow_to_champion_and_a_broken_one_back(house: House) -> None:
     assert set(house.statuses) == {200}
     actions = [(e["action"], e["who"]) for e in reversed(routes.audit(house.client, "m"))]
     assert actions == [
+        ("push", "test"),
         ("start", "test"),
         ("advance", "monitor"),
         ("advance", "monitor"),
@@ -151,3 +160,66 @@ def test_a_verdict_that_was_touched_is_found(house: House) -> None:
     for was, now in ((b'"step":0', b'"step":1'), (b'"status":"insufficient"', b'"status":"pass"')):
         touched = msgspec.json.decode(data.replace(was, now, 1), type=rollouts.Kept)
         assert rollouts.verify(touched)
+
+
+def test_the_control_api_and_the_command_line(house: House, tmp_path: Path) -> None:
+    """Gates, slices and audit over HTTP; against the gates only by force, and with a reason."""
+    url = f"{house.monitor.url}/api/v1/models/m"
+
+    def post(headers: dict[str, str] | None = None, **action: object) -> httpx.Response:
+        return httpx.post(f"{url}/rollout", json=action, headers=headers, timeout=30)
+
+    def run(*arguments: str) -> Result:
+        places = {
+            "SLIPSTREAM_REPOSITORY": str(tmp_path / "repository"),
+            "SLIPSTREAM_REDIS_URL": house.gateway.redis_url,
+        }
+        return CliRunner(env=places).invoke(main, arguments)
+
+    with traffic(house):
+        eventually(lambda: httpx.get(f"{url}/rollout").status_code == 200, 20)
+        once = {"idempotency-key": "k1"}
+        started = post(once, action="start", version=2, automatic=False, steps=[10])
+        assert started.status_code == 200, started.text
+        again = post(once, action="start", version=2, automatic=False, steps=[10])
+        assert again.json()["revision"] == started.json()["revision"]
+        eventually(lambda: len(_gates(url)) == 7 and _compared(url) > 50, 30)
+        told = run("verdict", "m")
+        assert told.exit_code == 4
+        assert "Not yet" in told.output
+        seen = httpx.get(f"{url}/rollout").json()
+        assert seen["candidate"] == 2
+        assert seen["comparison"]["agreement"]["value"] < 1
+        assert seen["examples"]
+        assert "advance" in seen["legal"]
+    early = post(action="promote", version=2, reason="soon")
+    assert (early.status_code, "Not yet" in early.json()["error"]) == (409, True)
+    assert post(action="promote", version=2, force=True).status_code == 409
+    assert run("advance", "m").exit_code == 4
+    assert run("start-what").exit_code == 2
+    behind = post(action="pause", revision=0)
+    assert (behind.status_code, "revision" in behind.json()["error"]) == (409, True)
+    forced = post(action="promote", version=2, force=True, reason="the old one must go")
+    assert forced.status_code == 200, forced.text
+    newest = httpx.get(f"{url}/audit").json()[0]
+    assert "against" in newest["why"]
+    assert run("promote", "m", "2").exit_code == 5
+    assert run("rollback", "m", "--reason", "back").exit_code == 0
+    assert house.route().champion == 1
+    assert "v2 answers" in run("rollback", "m").output
+    assert run("verdict", "m", "--verify").exit_code == 0
+    form = httpx.post(f"{url}/rollout", content=b"{}", headers={"content-type": "text/plain"})
+    assert form.status_code == 401
+    assert post(action="start", version=2, policy="/etc/passwd").status_code == 400
+    assert post(action="dance").status_code == 400
+    assert post(action="promote", version=9).status_code in (400, 404)
+
+
+def _gates(url: str) -> list[str]:
+    verdict = httpx.get(f"{url}/rollout").json()["verdict"]
+    return [gate["name"] for gate in verdict["gates"]] if verdict else []
+
+
+def _compared(url: str) -> int:
+    found = httpx.get(f"{url}/rollout").json()["comparison"]
+    return int(found["compared"]) if found else 0
