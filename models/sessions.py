@@ -1,9 +1,11 @@
-"""What is loaded in ONNX Runtime: open, warm, run."""
+"""What is loaded in ONNX Runtime: open, warm, run, retire."""
 
 from __future__ import annotations
 
 import ctypes
+import sys
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,9 +25,10 @@ Terminate = Callable[[], None]
 
 
 class LoadedVersion:
-    """One version, ready to run. Safe to call from several threads.
+    """One version, open. Safe to call from several threads.
 
-    `seconds` is what one row took at warm-up; who runs it decides by that where to run it.
+    `seconds` is what one row took at warm-up, 0 before; who runs it decides by that where to
+    run it.
     """
 
     def __init__(self, package: Package, threads: int = 1) -> None:
@@ -47,7 +50,7 @@ class LoadedVersion:
         self._bf16 = any(
             spec.datatype == "BF16" for spec in (*self.signature.inputs, *self.signature.outputs)
         )
-        self.seconds = self._warm()
+        self.seconds = 0.0
 
     def run(
         self, tensors: Tensors, outputs: Sequence[str] | None = None, options: Any = None
@@ -82,16 +85,51 @@ class LoadedVersion:
             return InvalidRequest(f"{self.version} cannot take this input: {sentence}")
         return ModelFault(f"{self.version} failed: {sentence}")
 
-    def _warm(self) -> float:
-        """Run twice on zeros and keep the second duration. Some models refuse zeros: then 0."""
-        feed = {spec.name: _zeros(spec) for spec in self.signature.inputs}
+    def warm(self) -> None:
+        """Run what `_rehearsal` gives and keep the last duration; 0 where the model refuses it."""
         try:
-            self.run(feed)
-            start = time.perf_counter()
-            self.run(feed)
-            return time.perf_counter() - start
+            for feed in self._rehearsal():
+                start = time.perf_counter()
+                self.run(feed)
+                self.seconds = time.perf_counter() - start
         except (InvalidRequest, ModelFault):
-            return 0.0
+            self.seconds = 0.0
+
+    def _rehearsal(self) -> list[Tensors]:
+        """The requests of the warm-up: zeros, twice. Recorded ones, where there are any, go here;
+        the last must have one row."""
+        zeros = {spec.name: _zeros(spec) for spec in self.signature.inputs}
+        return [zeros, zeros]
+
+
+class Retiring:
+    """A version that no new request gets. Its session is closed when nobody holds it any more.
+
+    Whoever runs a version holds the LoadedVersion itself: a request, a shadow's job, a thread.
+    Python counts these references anyway, so asking a weak one whether the last is gone costs the
+    request path nothing, and no way out of a request can forget to give its reference back. The
+    session is held here, so that its memory is freed by `close` and not on the event loop by
+    whichever request comes last.
+    """
+
+    def __init__(self, loaded: LoadedVersion) -> None:
+        self.since = time.monotonic()
+        self._version = weakref.ref(loaded)
+        self._session: Any = loaded._session
+
+    @property
+    def held(self) -> LoadedVersion | None:
+        return self._version()
+
+    def close(self) -> None:
+        """Free the session's memory and give it back to the operating system."""
+        self._session = None
+        if sys.platform == "linux":
+            # glibc keeps freed pages for later; a model's weights are worth giving back. Other
+            # C libraries have no such call.
+            trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+            if trim is not None:
+                trim(0)
 
 
 def open_session(package: Package, threads: int) -> ort.InferenceSession:

@@ -17,11 +17,30 @@ class ModelVersion(NamedTuple):
 
 
 class State(StrEnum):
-    """Where a version stands in one worker. The names are the protocol's."""
+    """Where a version stands in one worker; `models.lifecycle` says what follows on what."""
 
-    LOADING = "LOADING"
-    READY = "READY"
-    UNAVAILABLE = "UNAVAILABLE"
+    REGISTERED = "registered"
+    LOADING = "loading"
+    LOADED = "loaded"
+    WARMING = "warming"
+    READY = "ready"
+    DRAINING = "draining"
+    RETIRED = "retired"
+    FAILED = "failed"
+
+    @property
+    def word(self) -> str:
+        """The protocol's word for it, of which there are four."""
+        return _WORDS.get(self, "UNAVAILABLE")
+
+
+_WORDS = {
+    State.LOADING: "LOADING",
+    State.LOADED: "LOADING",
+    State.WARMING: "LOADING",
+    State.READY: "READY",
+    State.DRAINING: "UNLOADING",
+}
 
 
 class Role(StrEnum):

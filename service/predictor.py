@@ -144,18 +144,19 @@ class Predictor:
         if arm.role != Role.CANARY:
             check_tensors(loaded, tensors)
             return Answered(arm, loaded, await self.run(loaded, tensors, outputs))
+        # Held from here on: while the canary runs, the route may change and this one be unloaded.
+        champion = self.fleet.version(route.model, route.champion)
         started = time.perf_counter()
         try:
             check_tensors(loaded, tensors)
             return Answered(arm, loaded, await self.run(loaded, tensors, outputs))
         except (InvalidRequest, ModelFault) as error:
-            fault = error
+            fault = str(error)  # the error itself would hold this frame, and with it the version
         failed = time.perf_counter() - started
-        champion = self.fleet.version(route.model, route.champion)
         check_tensors(champion, tensors)
         said = await self.run(champion, tensors, outputs)
         log.warning("the champion answers for %s: %s", loaded.version, fault)
-        self.failed(route.model, ModelFault(str(fault)), failed, arm)
+        self.failed(route.model, ModelFault(fault), failed, arm)
         return Answered(Arm(route.champion, Role.CHAMPION, "fallback"), champion, said)
 
     async def run(

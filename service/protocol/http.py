@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import time
 from collections.abc import Awaitable, Callable
 from functools import lru_cache, partial
@@ -11,12 +12,20 @@ from typing import Any, NamedTuple
 import msgspec
 
 from models import VERSION, prediction_id
-from models.errors import InvalidRequest, MethodNotAllowed, NotFound, NotReady, NotSupported
+from models.errors import (
+    Forbidden,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    NotReady,
+    NotSupported,
+)
 from models.rollout import Arm, decide
 from models.sessions import LoadedVersion
 from models.signature import TensorSpec
+from models.version import State
 from service import feedback, metrics
-from service.predictor import Prediction, Predictor, event_time
+from service.predictor import TOKEN, Prediction, Predictor, event_time
 from service.protocol import codec
 from service.settings import Settings
 from service.telemetry import Step, TraceContext, Tracing
@@ -273,19 +282,56 @@ async def index(protocol: Protocol, call: Call) -> Answer:
     wanted = _object(call.body)
     return _json(
         [
-            {"name": v.model, "version": str(v.number), "state": state, "reason": reason}
+            {"name": v.model, "version": str(v.number), "state": state.word, "reason": reason}
             for v, state, reason in protocol.fleet.index()
-            if not wanted.get("ready") or state == "READY"
+            if not wanted.get("ready") or state == State.READY
         ]
     )
 
 
 async def load(protocol: Protocol, call: Call) -> Answer:
-    """POST /v2/repository/models/{m}/load: look again now. Never moves traffic."""
-    if _object(call.body).get("parameters"):
-        raise NotSupported("a model is loaded from the repository; parameters are not taken")
-    await asyncio.to_thread(protocol.fleet.reload, call.model)
+    """POST /v2/repository/models/{m}/load: 200 when ready. Never moves traffic."""
+    _check_operator(protocol, call)
+    number, others = _version_asked(call)
+    if others:
+        raise NotSupported(
+            f"a model is loaded from the repository; the parameter '{others[0]}' is not taken"
+        )
+    await asyncio.to_thread(protocol.fleet.load, call.model, number)
     return Answer(200, b"", [])
+
+
+async def unload(protocol: Protocol, call: Call) -> Answer:
+    """POST /v2/repository/models/{m}/unload: 200 when no new request gets it. Never moves traffic.
+
+    The protocol's unload_dependents and whatever else it may say concern ensembles only.
+    """
+    _check_operator(protocol, call)
+    number, _ = _version_asked(call)
+    await asyncio.to_thread(protocol.fleet.unload, call.model, number)
+    return Answer(200, b"", [])
+
+
+def _check_operator(protocol: Protocol, call: Call) -> None:
+    """Raise Forbidden where a token is set and the call does not show it."""
+    token = protocol.settings.token.encode()
+    if token and not hmac.compare_digest(call.headers.get(TOKEN, b""), token):
+        raise Forbidden("loading and unloading need the right x-slipstream-token")
+
+
+def _version_asked(call: Call) -> tuple[int | None, list[str]]:
+    """The version that our own parameter `version` names, and the names of the others."""
+    parameters = _object(call.body).get("parameters") or {}
+    if not isinstance(parameters, dict):
+        raise InvalidRequest("parameters must be a JSON object")
+    others = [name for name in parameters if name != "version"]
+    asked = parameters.get("version")
+    if asked is None:
+        return None, others
+    text = str(asked)
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise InvalidRequest(f"version '{text[:40]}' is not a positive integer")
+    return int(text), others
 
 
 async def scrape(protocol: Protocol, call: Call) -> Answer:
@@ -342,6 +388,7 @@ _OF_MODEL: dict[str, tuple[str, Handler]] = {
     "config": ("GET", config),
     "infer": ("POST", infer),
 }
+_OF_ENTRY: dict[str, Handler] = {"load": load, "unload": unload}
 
 
 def parse(path: str, call: Call) -> tuple[Handler, str]:
@@ -376,8 +423,8 @@ def _target(path: str) -> _Target | None:
         return _Target(kind, *_FIXED[kind])
     if parts[:2] == ["v2", "models"] and len(parts) > 2:
         return _model_target(parts[2], parts[3:])
-    if parts[:3] == ["v2", "repository", "models"] and parts[4:] == ["load"]:
-        return _Target("load", "POST", load, parts[3])
+    if parts[:3] == ["v2", "repository", "models"] and len(parts) == 5 and parts[4] in _OF_ENTRY:
+        return _Target(parts[4], "POST", _OF_ENTRY[parts[4]], parts[3])
     return None
 
 

@@ -16,6 +16,7 @@ from models.errors import BadModel, UnknownModel, UnknownVersion
 from models.manifest import Manifest, Score, digest_of, write_manifest
 from models.repository import Repository
 from models.rollout import Route, promote, start_shadow
+from models.version import State
 from service.fleet import Fleet
 from service.settings import Settings
 from slipstream.embedded import EmbeddedRedis
@@ -98,25 +99,25 @@ def test_a_version_that_cannot_be_used_says_why(fleet: Fleet, breaking: object) 
     breaking(onnx_models.softmax(fleet._repository.root / "m/3/model.onnx").parent)
     fleet.load_all()
     assert fleet.versions("m") == [1, 2]
-    (reason,) = [why for version, state, why in fleet.index() if state != "READY"]
+    (reason,) = [why for version, state, why in fleet.index() if state != State.READY]
     with pytest.raises(BadModel) as refused:
         fleet.version("m", 3)
     assert str(refused.value) == reason != ""
 
 
 def test_a_repaired_version_is_loaded_on_request(fleet: Fleet) -> None:
-    """What failed is not tried again by itself, but by reload."""
+    """What failed is not tried again by itself, but by load."""
     file = onnx_models.softmax(fleet._repository.root / "late/1/model.onnx")
     good = file.read_bytes()
     file.write_bytes(b"half")
     fleet.load_all()
     with pytest.raises(BadModel, match="late v1 cannot be loaded"):
-        fleet.reload("late")
+        fleet.load("late")
     file.write_bytes(good)
     fleet.load_all()
     with pytest.raises(BadModel):
         fleet.route("late")
-    fleet.reload("late")
+    fleet.load("late")
     assert fleet.route("late") == Route("late", champion=1)
 
 
