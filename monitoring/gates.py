@@ -16,6 +16,7 @@ import numpy as np
 from models.latency import BUCKETS, middle
 from models.policy import Policy
 from models.profile import bin_shares
+from models.rollout import WHOLE
 from monitoring.stats import drift, sequential
 from monitoring.stats.sequential import Interval
 
@@ -24,6 +25,8 @@ Status = Literal["pass", "fail", "insufficient"]
 MIDDLES = np.array([middle(i) for i in range(BUCKETS)])
 #: A split is called broken where it is certain (evidence of 1 in 1,000) and this far off.
 SPLIT_OFF, SPLIT_ALPHA = 0.5, 0.001
+#: Share of the errors' margin, of all requests, that a step may at worst use up.
+HARM = 0.5
 #: The least rows whose outputs are compared.
 LEAST_ROWS = 300
 
@@ -67,8 +70,9 @@ class PairCounts(msgspec.Struct, frozen=True):
 class Evidence(msgspec.Struct, frozen=True):
     """All that a verdict is made from.
 
-    `weight` is the canary's, in 1/10,000; `step` counts from 0, the shadow; `last` says that a
-    promotion comes next. `seconds` since the step began; `applied` of `workers` have its route.
+    `weight` is the canary's, in 1/10,000, `next_weight` that of the step to come (the whole for a
+    promotion); `step` counts from 0, the shadow. `seconds` since the step began; `applied` of
+    `workers` have its route. `*_arm` count since the step began, `*_whole` since the rollout did.
     """
 
     model: str
@@ -78,15 +82,21 @@ class Evidence(msgspec.Struct, frozen=True):
     revision: int
     step: int
     stage: str
-    last: bool
     weight: int
+    next_weight: int
     at_ms: int
     seconds: float
     workers: int
     applied: int
     champion_arm: ArmCounts = ArmCounts()
     candidate_arm: ArmCounts = ArmCounts()
+    champion_whole: ArmCounts = ArmCounts()
+    candidate_whole: ArmCounts = ArmCounts()
     pairs: PairCounts = PairCounts()
+
+    @property
+    def last(self) -> bool:
+        return self.next_weight >= WHOLE
 
     @property
     def shadowing(self) -> bool:
@@ -197,9 +207,14 @@ def floor(evidence: Evidence, policy: Policy) -> Gate:
 
 
 def errors(evidence: Evidence, policy: Policy) -> Gate:
-    """Does the candidate fail more often? Valid however often it is looked at."""
-    rules, arm, other = policy.errors, evidence.candidate_arm, evidence.champion_arm
-    rate = sequential.rate_sequence(arm.errors, arm.requests, rules.alpha)
+    """Does the candidate fail more often? Valid however often it is looked at.
+
+    It fails where that is certain. It passes where a step cannot do much harm: the rate of errors
+    that cannot be excluded, times the share of requests that the candidate would get, adds at most
+    HARM of the margin. So little evidence lets it answer few requests, and much of it more.
+    """
+    rules, arm, other = policy.errors, evidence.candidate_whole, evidence.champion_whole
+    rate = sequential.rate_sequence(arm.errors, arm.requests)
     if rate is None:
         return Gate("errors", "insufficient", "no request yet", rules.blocks, of="requests")
     if evidence.shadowing:  # it only sees what the champion has answered
@@ -213,8 +228,14 @@ def errors(evidence: Evidence, policy: Policy) -> Gate:
         f"{arm.errors:,} of {arm.requests:,} requests failed ({rate.value:.2%}), "
         f"the champion's {known:.2%}"
     )
-    status: Status = "fail" if found >= log(1 / rules.alpha) else "pass"
-    return _gate("errors", status, sentence, rules.blocks, rate, known + rules.margin)
+    limit = known + max(rules.margin, rules.margin * HARM * WHOLE / evidence.next_weight)
+    if found >= log(1 / rules.alpha):
+        return _gate("errors", "fail", sentence, rules.blocks, rate, known + rules.margin)
+    if rate.high <= limit:
+        return _gate("errors", "pass", sentence, rules.blocks, rate, limit)
+    gate = _gate("errors", "insufficient", sentence, rules.blocks, rate, limit)
+    needs = _more(arm.requests, rate.high - rate.value, limit - rate.value)
+    return msgspec.structs.replace(gate, needs=needs, of="requests")
 
 
 def latency(evidence: Evidence, policy: Policy) -> Gate:

@@ -18,7 +18,7 @@ from models import routes
 from models.contract import keys
 from models.errors import IllegalTransition, RouteConflict
 from models.policy import Policy
-from models.rollout import Rollout, Route
+from models.rollout import WHOLE, Rollout, Route
 from monitoring import gates
 from monitoring.gates import ArmCounts, Evidence, PairCounts, Verdict
 from monitoring.history import History
@@ -108,7 +108,7 @@ class Rollouts:
         applied = sum(w["routes"].get(route.model, 0) >= route.revision for w in workers)
         everywhere = bool(workers) and applied == len(workers)
         now = int(time.time() * 1000)
-        last = rollout.step == len(rollout.steps)
+        weights = (*rollout.steps, WHOLE)
         empty = Evidence(
             model=route.model,
             rollout=rollout.id,
@@ -117,8 +117,8 @@ class Rollouts:
             revision=route.revision,
             step=rollout.step,
             stage=rollout.stage,
-            last=last,
             weight=route.weight,
+            next_weight=weights[rollout.step],
             at_ms=now,
             seconds=0.0,
             workers=len(workers),
@@ -132,16 +132,21 @@ class Rollouts:
             return empty
         start = self._baseline(route.model, rollout, 0, sums) or began
         role = "shadow" if rollout.step == 0 else "canary"
-        champion = _since(sums[route.champion, "champion"], began, route.champion, "champion")
-        eligible = _since(sums[route.champion, "champion"], start, route.champion, "champion")
-        shadow = _since(sums[rollout.version, "shadow"], start, rollout.version, "shadow")
-        pairs = _since(sums[rollout.version, PAIR], start, rollout.version, PAIR)
+
+        def since(baseline: Baseline, version: int, role: str) -> Window:
+            return _since(sums[version, role], baseline, version, role)
+
+        whole = _arm(since(start, route.champion, "champion"))
+        shadow = _arm(since(start, rollout.version, "shadow"))
+        pairs = since(start, rollout.version, PAIR)
         return msgspec.structs.replace(
             empty,
             seconds=(now - began.at_ms) / 1000,
-            champion_arm=_arm(champion),
-            candidate_arm=_arm(_since(sums[rollout.version, role], began, rollout.version, role)),
-            pairs=_pairs(pairs, _arm(shadow), _arm(eligible), rollout.shadow_percent),
+            champion_arm=_arm(since(began, route.champion, "champion")),
+            candidate_arm=_arm(since(began, rollout.version, role)),
+            champion_whole=whole,
+            candidate_whole=_arm(since(start, rollout.version, role)),
+            pairs=_pairs(pairs, shadow, whole, rollout.shadow_percent),
         )
 
     def _baseline(

@@ -26,6 +26,11 @@ SHOWN = 12
 
 def rollout(monitor: Monitor, model: str) -> Json:
     """Route, rollout, gates, and champion against candidate on the same requests."""
+    with monitor.lock:
+        return _rollout_page(monitor, model)
+
+
+def _rollout_page(monitor: Monitor, model: str) -> Json:
     history, route = monitor.histories.get(model), monitor.route(model)
     if history is None or route is None:
         raise UnknownModel(model, monitor.histories)
@@ -37,6 +42,7 @@ def rollout(monitor: Monitor, model: str) -> Json:
         "route": {**msgspec.to_builtins(route), "rollout": None},
         "rollout": _rollout(route),
         "legal": legal(route),
+        "versions": monitor.repository.versions(model),
         "workers": len(workers),
         "applied": sum(w["routes"].get(model, 0) >= route.revision for w in workers),
         "verdict": _verdict(kept),
