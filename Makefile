@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench conformance-onnx test-clients browser screenshots clean
+.PHONY: help setup demo test check bench conformance-onnx test-clients browser screenshots clean bench-gates bench-reloads
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -42,6 +42,12 @@ bench: setup  ## floor, BentoML and Slipstream side by side (needs wrk)
 	@test -x .venv-bento/bin/python || $(PYTHON) -m venv .venv-bento
 	@.venv-bento/bin/python -m pip install --quiet -c constraints.txt bentoml onnxruntime
 	@$(BIN)/python -m benchmarks.compare .venv-bento/bin/python
+
+bench-gates: setup  ## how often and how soon the gates of a rollout decide, by simulation
+	@$(BIN)/python -m benchmarks.operating
+
+bench-reloads: setup  ## 1,000 load, unload and promote cycles under load
+	@$(BIN)/python -m benchmarks.reloads 1000
 
 conformance-onnx: setup  ## ONNX's own node tests, all of them, through the gateway
 	@$(BIN)/python -m tests.conformance.onnx_nodes

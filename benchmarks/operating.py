@@ -189,14 +189,18 @@ class Case:
 CASES = (
     Case("healthy: as good as the champion (1 % errors, 10 % disagreement)", World()),
     Case("healthy, two points better", World(only_champion=0.04, only_candidate=0.06)),
-    Case("healthy, equivalent (0.2 % disagreement)", World(only_champion=0.001, only_candidate=0.001, labelled=0), "equivalent"),
+    Case(
+        "healthy, equivalent (0.2 % disagreement)",
+        World(only_champion=0.001, only_candidate=0.001, labelled=0),
+        "equivalent",
+    ),
     Case("5 % errors, from the start", World(candidate_errors=0.05, shadow_errors=0.05)),
     Case("5 % errors, that only the canary shows", World(candidate_errors=0.05), step=1),
     Case("2 % errors more, that only the canary shows", World(candidate_errors=0.03), step=1),
     Case("50 % errors", World(candidate_errors=0.5, shadow_errors=0.5)),
     Case("three points worse", World(only_champion=0.08, only_candidate=0.05)),
     Case("ten times slower, as a canary", World(candidate_ms=20), step=1),
-)  # fmt: skip
+)
 
 
 def paired(only_first: float, only_second: float, runs: int, pairs: int) -> list[float]:
@@ -248,10 +252,10 @@ def main() -> None:
     text = [
         "# Operating characteristics of the gates",
         "",
-        f"Made by `make bench-gates`: {runs:,} simulated rollouts a row, judged by the monitor's own "
-        f"gates with the policies as they come (`equivalent` where said, else `improvement`), "
+        f"Made by `make bench-gates`: {runs:,} simulated rollouts a row, judged by the monitor's "
+        f"own gates with the policies as they come (`equivalent` where said, else `improvement`), "
         f"looked at after every {LOOK} requests of the candidate. The champion fails 1 % of its "
-        f"requests. Requests are the candidate's own, over all steps.",
+        f"requests as soon as the canary starts. Requests are the candidate's own, over all steps.",
         "",
         *lines,
         "",
