@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench conformance-onnx test-clients browser screenshots clean bench-gates bench-reloads
+.PHONY: help setup demo demo-rollout test check bench conformance-onnx test-clients browser screenshots clean bench-gates bench-reloads
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -22,6 +22,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 demo: setup  ## serve a real year of flights (ONCE=1 ends by itself; RATE=200 slows it down)
 	@$(BIN)/python -m slipstream demo $(if $(ONCE),--once) $(if $(RATE),--rate $(RATE)) $(if $(ROWS),--rows $(ROWS))
+
+demo-rollout: setup  ## version 2 becomes champion on evidence, a broken version 3 is stopped
+	@$(BIN)/python -m examples.flights.rollout
 
 test: setup check browser  ## every test, with a real Redis and a real browser
 	@$(BIN)/python -m pytest

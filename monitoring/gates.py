@@ -195,7 +195,7 @@ def _coverage(pairs: PairCounts, least: float) -> Gate:
 def floor(evidence: Evidence, policy: Policy) -> Gate:
     """Enough requests and time at this step for the other gates to mean something."""
     seen, least = evidence.candidate_arm.requests, policy.evidence.requests
-    sentence = f"{seen:,} of {least:,} requests at this step"
+    sentence = f"{seen:,} requests at this step, {least:,} are wanted"
     if seen < least:
         return Gate(
             "evidence", "insufficient", sentence, limit=least, needs=least - seen, of="requests"

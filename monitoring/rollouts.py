@@ -146,7 +146,7 @@ class Rollouts:
             candidate_arm=_arm(since(began, rollout.version, role)),
             champion_whole=whole,
             candidate_whole=_arm(since(start, rollout.version, role)),
-            pairs=_pairs(pairs, shadow, whole, rollout.shadow_percent),
+            pairs=pair_counts(pairs, shadow, whole, rollout.shadow_percent),
         )
 
     def _baseline(
@@ -229,7 +229,10 @@ def _arm(window: Window) -> ArmCounts:
     return ArmCounts(ok + error, error, _sparse(window, "latency"))
 
 
-def _pairs(window: Window, shadow: ArmCounts, champion: ArmCounts, percent: float) -> PairCounts:
+def pair_counts(
+    window: Window, shadow: ArmCounts, champion: ArmCounts, percent: float
+) -> PairCounts:
+    """A window of pairs as evidence; the shadow was meant to see `percent` of the champion's."""
     rows, agreeing = (int(count) for count in window["rows"])
     both, only_champion, only_candidate, neither = (int(count) for count in window["right"])
     return PairCounts(

@@ -17,7 +17,7 @@ from rich.table import Table
 from models import routes
 from models.errors import GatesNotPassed, IllegalTransition, RouteConflict, SlipstreamError
 from models.rollout import Route
-from slipstream import places, rollouts
+from slipstream import looking, places, rollouts
 from slipstream.places import screen
 
 CONFLICT = 5
@@ -220,9 +220,11 @@ for command in (
     rollouts.resume,
     rollouts.promote,
     rollouts.rollback,
-    rollouts.status,
-    rollouts.verdict,
-    rollouts.audit,
+    looking.status,
+    looking.verdict,
+    looking.audit,
+    looking.compare,
+    looking.replay,
 ):
     main.add_command(command)
 

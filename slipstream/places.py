@@ -1,4 +1,4 @@
-"""Where things are: the folder, the repository, Redis, and who asks."""
+"""What every command needs: the screen, the folder, the repository, Redis, and who asks."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import getpass
 import os
 from pathlib import Path
 
+import click
 import redis
 from rich.console import Console
 
-from models.errors import UnknownModel
+from models.errors import UnknownModel, UnknownVersion
 from models.repository import Repository
+from models.version import ModelVersion
 
 screen = Console(highlight=False)
+json_option = click.option("--json", "as_json", is_flag=True, help="For programs.")
 
 
 def home() -> Path:
@@ -51,3 +54,11 @@ def versions_or_unknown(model: str) -> list[int]:
     if not versions:
         raise UnknownModel(model, model_names())
     return versions
+
+
+def known(model: str, version: int) -> None:
+    """Raises UnknownModel, UnknownVersion, or RepositoryError where it cannot be used."""
+    versions = versions_or_unknown(model)
+    if version not in versions:
+        raise UnknownVersion(model, version, versions)
+    repository().open(ModelVersion(model, version))

@@ -1,33 +1,20 @@
-"""The commands that change who answers, and those that say what the evidence is."""
+"""The commands that change who answers."""
 
 from __future__ import annotations
 
-import json
-import time
-
 import click
 import msgspec
-import redis
-from rich.live import Live
-from rich.table import Table
 
-from models import routes
 from models.actions import Action
-from models.errors import GatesNotPassed, UnknownVersion
+from models.errors import GatesNotPassed
 from models.rollout import Route
-from models.version import ModelVersion
-from monitoring import control, rollouts
-from monitoring.gates import Gate
-from monitoring.rollouts import Kept
+from monitoring import control
 from slipstream import places
-from slipstream.places import screen
+from slipstream.places import json_option, screen
 
 FAILED, INSUFFICIENT = 3, 4
 
-_STYLE = {"pass": "green", "fail": "red", "insufficient": "yellow"}
-
 reason_option = click.option("--reason", default="", help="Kept in the audit.")
-json_option = click.option("--json", "as_json", is_flag=True)
 
 
 @click.group()
@@ -133,9 +120,7 @@ def rollback(model: str, reason: str, as_json: bool) -> None:
 def change(model: str, action: Action, as_json: bool) -> None:
     versions = places.versions_or_unknown(model)
     if action.version is not None:
-        if action.version not in versions:
-            raise UnknownVersion(model, action.version, versions)
-        places.repository().open(ModelVersion(model, action.version))
+        places.known(model, action.version)
     route = control.act(places.client(), model, action, first=max(versions), who=places.who())
     if as_json:
         click.echo(msgspec.json.encode(route).decode())
@@ -157,129 +142,6 @@ def told(route: Route) -> str:
         how = "by itself" if route.rollout.automatic and not route.rollout.paused else how
         parts.append(f"rollout of v{route.rollout.version} {how}")
     return ", ".join(parts)
-
-
-# --- looking --------------------------------------------------------------------------------------
-
-
-@click.command()
-@click.argument("model", required=False)
-@click.option("--watch", is_flag=True, help="Until Ctrl-C, or until the rollout has ended.")
-@json_option
-def status(model: str | None, watch: bool, as_json: bool) -> None:
-    """Who answers, who rides along, and what the gates say."""
-    client = places.client()
-    names = [model] if model else places.model_names()
-    for name in names:
-        places.versions_or_unknown(name)
-    if as_json:
-        found = {name: routes.read(client, name) for name in names}
-        click.echo(msgspec.json.encode(found).decode())
-    elif watch:
-        _watch(client, names)
-    else:
-        screen.print(_routes(client, names))
-
-
-def _watch(client: redis.Redis, names: list[str]) -> None:
-    seen = False
-    with Live(_routes(client, names), console=screen) as live:
-        while True:
-            found = [routes.read(client, name) for name in names]
-            running = any(route and route.rollout for route in found)
-            live.update(_routes(client, names))
-            if seen and not running:
-                return
-            seen = running
-            time.sleep(0.5)
-
-
-def _routes(client: redis.Redis, names: list[str]) -> Table:
-    table = Table("model", "champion", "canary", "shadow", "previous", "revision", "verdict")
-    for name in names:
-        route = routes.read(client, name)
-        if route is None:
-            table.add_row(name, "highest version found", "–", "–", "–", "0", "")
-            continue
-        kept = control.standing(client, name) if route.rollout else None
-        table.add_row(
-            name,
-            f"v{route.champion}",
-            f"v{route.canary} {route.weight / 100:g} %" if route.canary else "–",
-            f"v{route.shadow} {route.shadow_percent:g} %" if route.shadow else "–",
-            f"v{route.previous}" if route.previous else "–",
-            str(route.revision),
-            _styled(kept) if kept else "",
-        )
-    return table
-
-
-def _styled(kept: Kept) -> str:
-    return f"[{_STYLE[kept.verdict.status]}]{kept.verdict.sentence}[/]"
-
-
-@click.command()
-@click.argument("model")
-@click.option("--verify", is_flag=True, help="Compute every kept verdict again.")
-@json_option
-@click.pass_context
-def verdict(context: click.Context, model: str, verify: bool, as_json: bool) -> None:
-    """What each gate says of MODEL's rollout. Exit code 3: one fails, 4: evidence lacks."""
-    client = places.client()
-    places.versions_or_unknown(model)
-    if verify:
-        context.exit(_verify(client, model))
-    kept = control.standing(client, model)
-    if kept is None:
-        screen.print(f"{model} has no rollout under way, or the monitor has not looked at it")
-        return
-    if as_json:
-        click.echo(msgspec.json.encode(kept).decode())
-    else:
-        screen.print(f"v{kept.evidence.candidate} at {kept.evidence.stage}: {_styled(kept)}")
-        screen.print(gate_table(kept.verdict.gates))
-    context.exit({"pass": 0, "fail": FAILED, "insufficient": INSUFFICIENT}[kept.verdict.status])
-
-
-def gate_table(gates: tuple[Gate, ...]) -> Table:
-    table = Table("gate", "says", "because", "missing")
-    for gate in gates:
-        says = f"[{_STYLE[gate.status]}]{gate.status}[/]" + ("" if gate.blocks else " (tells)")
-        missing = f"{gate.needs:,} {gate.of}" if gate.needs else ""
-        table.add_row(gate.name, says, gate.sentence, missing)
-    return table
-
-
-def _verify(client: redis.Redis, model: str) -> int:
-    wrong = 0
-    found = rollouts.verdicts(client, model, 10_000)
-    for name, kept in found:
-        problem = rollouts.verify(kept)
-        if problem:
-            wrong += 1
-            screen.print(f"[red]{name}[/]: {problem}")
-    screen.print(f"{len(found) - wrong} of {len(found)} verdicts are what their evidence says")
-    return 1 if wrong else 0
-
-
-@click.command()
-@click.argument("model")
-@click.option("--last", default=20, show_default=True)
-@json_option
-def audit(model: str, last: int, as_json: bool) -> None:
-    """Who changed MODEL's route, when, and why."""
-    places.versions_or_unknown(model)
-    entries = routes.audit(places.client(), model, last)
-    if as_json:
-        click.echo(json.dumps(entries))
-        return
-    table = Table("revision", "when", "who", "what", "why", "evidence")
-    for entry in entries:
-        after = entry["after"]
-        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry["at_ms"] / 1000))
-        row = (str(after["revision"]), when, entry["who"], entry["action"], entry["why"])
-        table.add_row(*row, str(entry.get("evidence", "")))
-    screen.print(table)
 
 
 def exit_code(error: GatesNotPassed) -> int:

@@ -37,13 +37,24 @@ class Replayed:
 
 
 class Replay:
-    """Sends `frame`, whose rows are in the order of their event time."""
+    """Sends `frame`, whose rows are in the order of their event time.
 
-    def __init__(self, url: str, model: str, frame: polars.DataFrame, rate: float | None) -> None:
+    `complete`: waits now and then, so that a shadow sees every flight.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        frame: polars.DataFrame,
+        rate: float | None,
+        complete: bool = True,
+    ) -> None:
         self._infer = f"{url}/v2/models/{model}/infer"
         self._feedback = f"{url}/v2/models/{model}/feedback"
         self._metrics = f"{url}/metrics"
         self._rate = rate
+        self._complete = complete
         self._columns = [_column(frame, name) for name in FEATURES]
         self._event_ms = frame["event_ms"].to_numpy()
         known = frame["known_ms"].fill_null(np.iinfo(np.int64).max).to_numpy()
@@ -81,7 +92,8 @@ class Replay:
             progress(1)
             if row % LABELS == 0:
                 await self._send_labels(session, int(self._event_ms[row]))
-                await self._wait_for_shadow(session)
+                if self._complete:
+                    await self._wait_for_shadow(session)
 
     async def _wait_for_shadow(self, session: aiohttp.ClientSession) -> None:
         for _ in range(600):

@@ -7,6 +7,17 @@ export async function get(path) {
   return value;
 }
 
+// One change. `once` makes a repeated one harmless; the token is kept for this tab alone.
+export async function post(path, body, once) {
+  const token = sessionStorage.getItem("token");
+  const headers = { "content-type": "application/json", "idempotency-key": once };
+  if (token) headers.authorization = `Bearer ${token}`;
+  const answer = await fetch(`/api/v1/${path}`, { method: "POST", headers, body: JSON.stringify(body) });
+  const value = await answer.json();
+  if (answer.ok) return value;
+  throw Object.assign(new Error(value.error ?? `the monitor answered ${answer.status}`), { status: answer.status });
+}
+
 // Calls `changed` at most once a second. Asks every five seconds where events do not come through,
 // and every thirty otherwise: a quiet monitor and a dead one look alike from here.
 export function follow(changed) {

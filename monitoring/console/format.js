@@ -12,6 +12,8 @@ export const count = (value) => (known(value) ? value.toLocaleString("en-US") : 
 export const ms = (value) => (known(value) ? `${value.toFixed(value < 100 ? 1 : 0)} ms` : "–");
 export const half = (estimate) =>
   estimate ? `${dot(estimate.value)} ± ${dot((estimate.high - estimate.low) / 2)}` : "–";
+const sign = (value) => (value > 0 ? "+" : value < 0 ? "−" : "");
+export const points = (value) => (known(value) ? `${sign(value)}${Math.abs(value * 100).toFixed(1)}` : "–");
 export const many = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
 
 export function day(time) {

@@ -142,7 +142,7 @@ function Compare({ data }) {
       <div class="unknown">no request was answered by both yet</div></section>`;
   const { agreement, champion, shadow } = compare;
   return html`<section data-testid="compare-block" class="compare">
-    <h3>Champion against shadow <small>on the same ${count(compare.pairs)} requests</small></h3>
+    <h3>Champion against shadow <small>on the same ${count(compare.pairs)} requests · <a href="#/${encodeURIComponent(data.model)}/compare">compare and decide</a></small></h3>
     ${agreement && html`<p>They agree on <b>${percent(agreement.value, 1)}</b>
       <small> (${percent(agreement.low, 1)} to ${percent(agreement.high, 1)})</small>,
       so their accuracies differ by at most ${((1 - agreement.low) * 100).toFixed(1)} points.</p>`}

@@ -33,7 +33,9 @@ export const Chip = ({ version }) =>
     ? html`<span class="chip champion">v${version.number} champion</span>`
     : version.role === "shadow"
       ? html`<span class="chip shadow">v${version.number} shadow ${version.percent} %</span>`
-      : html`<span class="chip">v${version.number}</span>`;
+      : version.role === "canary"
+        ? html`<span class="chip canary">v${version.number} canary ${version.percent} %</span>`
+        : html`<span class="chip">v${version.number}</span>`;
 
 // On a telephone the first model, the worst, is open; of the others three numbers are left.
 function ModelRow({ model, first }) {
@@ -112,7 +114,7 @@ const when = (time) => (thisYear(time) ? moment(time).replace(/ \d{4},/, "") : d
 const Changes = ({ changes }) => html`<section class="changes">
   <h3>What changed</h3>
   ${changes.map(
-    (c) => html`<div class="change"><span class="faint" title=${moment(c.at_ms)}>${when(c.at_ms)}</span><span>${c.model}</span><b>${c.what}</b>
+    (c) => html`<div class="change"><span class="faint" title=${moment(c.at_ms)}>${when(c.at_ms)}</span><a href="#/${encodeURIComponent(c.model)}/compare">${c.model}</a><b>${c.what}</b>
       <span class="faint why">${c.why && `“${c.why}”`}</span><span class="faint by">${c.who}</span></div>`,
   )}
   ${!changes.length && html`<p class="faint">no route was changed yet</p>`}

@@ -12,10 +12,14 @@ const ICONS = {
   ticket: html`<path d="M9 2.500l7 12.500H2z" /><path d="M9 7v4M9 12.900v.1" />`,
   page: html`<path d="M6 2h6l4 4v6l-4 4H6l-4-4V6z" class="filled" /><path d="M6.500 6.500l5 5m0-5l-5 5" class="paper" />`,
   unknown: html`<circle cx="9" cy="9" r="7" stroke-dasharray="2.500 2.500" />`,
+  insufficient: html`<circle cx="9" cy="9" r="6.500" />`,
   quiet: html`<circle cx="9" cy="9" r="7" /><path d="M9 5v4l2.500 2" />`,
 };
-export const Icon = ({ level }) =>
-  html`<svg class="icon level-${level}" viewBox="0 0 18 18" role="img" aria-label=${level}>${ICONS[level]}</svg>`;
+ICONS.pass = ICONS.ok;
+ICONS.fail = ICONS.page;
+ICONS.tells = ICONS.digest;
+export const Icon = ({ level, label }) =>
+  html`<svg class="icon level-${level}" viewBox="0 0 18 18" role="img" aria-label=${label ?? level}>${ICONS[level]}</svg>`;
 
 // [kind, from, length] of equal neighbours.
 export function runs(kinds) {
@@ -69,7 +73,7 @@ export function Cells({ psi, label }) {
 }
 
 const share = (value, [low, high]) => Math.min(Math.max((value - low) / (high - low || 1), 0), 1);
-const across = (value, axis) => `${share(value, axis) * 100}%`;
+export const across = (value, axis) => `${share(value, axis) * 100}%`;
 
 export const Whisker = ({ estimate, axis, y, kind }) =>
   estimate &&
@@ -139,7 +143,7 @@ export function Histogram({ data }) {
   </svg></div>`;
 }
 
-const rise = (value, [low, high], log) =>
+export const rise = (value, [low, high], log) =>
   log ? share(Math.log(value), [Math.log(low), Math.log(high)]) : share(value, [low, high]);
 
 export const Ticks = ({ ticks, range, log, text }) =>
@@ -156,14 +160,15 @@ export function round([low, high]) {
 }
 
 // `series`: {values, kind: champion | challenger | seen | pale, low, high}; all parallel, null is a gap.
-// The first one's gaps are hatched. `fill`: two series between which the gap is shaded.
-export function Lines({ of, series, height, range, log, ticks = [], text = String, marks = [], fill, label }) {
+// The first one's gaps are hatched. `fill`: two series between which the gap is shaded. `x`: rising
+// numbers, drawn on a log axis, where the values are not one a day.
+export function Lines({ of, series, height, range, log, ticks = [], text = String, marks = [], fill, label, x }) {
   const host = useRef(null);
   const n = series[0].values.length;
   const theme = document.documentElement.dataset.theme;
   useEffect(() => {
     const box = host.current;
-    const plot = new window.uPlot(options({ series, range, log, ticks, marks, fill, n, height, width: box.clientWidth }), columns(series, n, log, fill), box);
+    const plot = new window.uPlot(options({ series, range, log, ticks, marks, fill, n, height, x, width: box.clientWidth }), columns(series, n, log, fill, x), box);
     const resize = new ResizeObserver(() => box.clientWidth && plot.setSize({ width: box.clientWidth, height }));
     resize.observe(box);
     return () => (resize.disconnect(), plot.destroy());
@@ -179,14 +184,14 @@ export function Lines({ of, series, height, range, log, ticks = [], text = Strin
 const edge = ([a, b], series, pick) =>
   series[a].values.map((value, i) => (known(value) && known(series[b].values[i]) ? pick(value, series[b].values[i]) : null));
 
-function columns(series, n, log, fill) {
+function columns(series, n, log, fill, given) {
   const drawable = (values) => (log ? values.map((value) => (value > 0 ? value : null)) : values);
-  const x = Array.from({ length: n }, (_, i) => i + 0.5);
+  const x = given ?? Array.from({ length: n }, (_, i) => i + 0.5);
   const edges = fill ? [edge(fill, series, Math.max), edge(fill, series, Math.min)] : [];
   return [x, ...edges, ...series.flatMap((s) => (s.low ? [s.low, s.high, s.values] : [s.values])).map(drawable)];
 }
 
-function options({ series, range, log, ticks, marks, fill, n, height, width }) {
+function options({ series, range, log, ticks, marks, fill, n, height, x, width }) {
   const style = getComputedStyle(document.documentElement);
   const token = (name) => style.getPropertyValue(`--${name}`).trim();
   const ink = { champion: token("champion"), challenger: token("challenger"), seen: token("ink3"), pale: token("ink3") };
@@ -205,7 +210,7 @@ function options({ series, range, log, ticks, marks, fill, n, height, width }) {
     lines.push({
       stroke: ink[s.kind],
       width: { pale: 1, champion: 1.6 }[s.kind] ?? 1.4,
-      dash: s.kind === "challenger" ? [4, 3] : undefined,
+      dash: s.kind === "challenger" && !s.solid ? [4, 3] : undefined,
       points: { show: false, filter: alone, size: 4, width: 0, fill: ink[s.kind] },
     });
   }
@@ -216,7 +221,7 @@ function options({ series, range, log, ticks, marks, fill, n, height, width }) {
     legend: { show: false },
     cursor: { show: false },
     axes: [{ show: false }, { show: false }],
-    scales: { x: { time: false, range: [0, n] }, y: { range, distr: log ? 3 : 1 } },
+    scales: { x: x ? { time: false, distr: 3, range: [x[0], x.at(-1)] } : { time: false, range: [0, n] }, y: { range, distr: log ? 3 : 1 } },
     series: lines,
     bands,
     hooks: {
@@ -261,10 +266,11 @@ function name(u, mark, token) {
   const x = mark.x === undefined ? u.bbox.left + 4 * dpr : u.valToPos(mark.x, "x", true);
   const line = u.valToPos(mark.at, "y", true);
   const below = mark.below || mark.kind === "harm" || line - u.bbox.top < 16 * dpr;
-  const y = line + (below ? 13 : -5) * dpr;
+  const y = line + (mark.down ?? (below ? 13 : -5)) * dpr;
   u.ctx.save();
+  if (mark.down) stem(u, x, line, y, token);
   u.ctx.font = `${11 * dpr}px Inter, system-ui, sans-serif`;
-  u.ctx.textAlign = mark.x === undefined ? "left" : "right";
+  u.ctx.textAlign = mark.x === undefined || mark.down && x < u.bbox.left + u.bbox.width / 2 ? "left" : "right";
   u.ctx.lineJoin = "round";
   u.ctx.lineWidth = 3 * dpr;
   u.ctx.strokeStyle = mark.kind === "harm" ? token("fail2") : token("bg");
@@ -272,4 +278,18 @@ function name(u, mark, token) {
   u.ctx.strokeText(mark.text, x, y);
   u.ctx.fillText(mark.text, x, y);
   u.ctx.restore();
+}
+
+// A moment that decided: a dot on its line, and a stem to the words below.
+function stem(u, x, line, y, token) {
+  const dpr = devicePixelRatio;
+  u.ctx.fillStyle = u.ctx.strokeStyle = token("ink");
+  u.ctx.lineWidth = dpr;
+  u.ctx.beginPath();
+  u.ctx.moveTo(x, line);
+  u.ctx.lineTo(x, y - 11 * dpr);
+  u.ctx.stroke();
+  u.ctx.beginPath();
+  u.ctx.arc(x, line, 3 * dpr, 0, 2 * Math.PI);
+  u.ctx.fill();
 }

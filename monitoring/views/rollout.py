@@ -47,7 +47,9 @@ def _rollout_page(monitor: Monitor, model: str) -> Json:
         "applied": sum(w["routes"].get(model, 0) >= route.revision for w in workers),
         "verdict": _verdict(kept),
         "candidate": number,
-        "comparison": comparison(history, number) if number is not None else None,
+        "comparison": comparison(history, number)
+        if number is not None and number in history.layouts
+        else None,
         "closing": _closing(monitor, route),
         "slices": _slices(history, number),
         "examples": [

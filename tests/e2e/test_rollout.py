@@ -20,6 +20,7 @@ from models.contract import keys
 from models.repository import Repository
 from models.rollout import Route
 from monitoring import control, rollouts
+from monitoring.stream import Store
 from slipstream.cli import main
 from slipstream.embedded import EmbeddedRedis
 from slipstream.push import Reference, push
@@ -223,3 +224,33 @@ def _gates(url: str) -> list[str]:
 def _compared(url: str) -> int:
     found = httpx.get(f"{url}/rollout").json()["comparison"]
     return int(found["compared"]) if found else 0
+
+
+def test_a_version_is_tried_on_what_was_recorded(house: House, tmp_path: Path) -> None:
+    """Before anybody is exposed: the good one on its evidence, the broken one with exit code 3."""
+    with traffic(house):
+        eventually(lambda: sum(house.statuses.values()) > 150, 30)
+    places = {
+        "SLIPSTREAM_REPOSITORY": str(tmp_path / "repository"),
+        "SLIPSTREAM_REDIS_URL": house.gateway.redis_url,
+    }
+
+    def tried(version: str, *more: str) -> Result:
+        command = ["replay", "m", version, "--policy", str(house.policy), *more]
+        return CliRunner(env=places).invoke(main, command)
+
+    store = Store(house.client)
+    eventually(lambda: store.lag("m", store.progress("m").cursor) == 0)
+    good = tried("2")
+    assert good.exit_code in (0, 4), good.output  # as random labels will have it
+    assert f"{house.statuses[200]} requests" in good.output
+    broken = tried("3")
+    assert broken.exit_code == 3, broken.output
+    assert "the model takes INT8" in broken.output
+    assert house.route().champion == 1
+    assert tried("2", "--last", "soon").exit_code == 2
+    gates = msgspec.json.decode(tried("2", "--json").output)["gates"]
+    accuracy = next(gate for gate in gates if gate["name"] == "accuracy")
+    assert "the same" in accuracy["sentence"]
+    compared = CliRunner(env=places).invoke(main, ["compare", "m", "2"])
+    assert (compared.exit_code, "rode along with nobody" in compared.output) == (0, True)
