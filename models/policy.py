@@ -31,7 +31,7 @@ class Errors(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     """The candidate may fail `margin` more often than the champion; `alpha`: risk of error."""
 
     margin: float = 0.01
-    alpha: float = 0.01
+    alpha: float = 0.03
     blocks: bool = True
 
 

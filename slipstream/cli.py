@@ -215,6 +215,7 @@ for command in (
     rollouts.rollout,
     rollouts.shadow,
     rollouts.canary,
+    rollouts.target,
     rollouts.advance,
     rollouts.pause,
     rollouts.resume,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import click
 import msgspec
 
+from models import routes
 from models.actions import Action
 from models.errors import GatesNotPassed
-from models.rollout import Route
+from models.rollout import Route, Rule
 from monitoring import control
 from slipstream import places
 from slipstream.places import json_option, screen
@@ -67,6 +68,38 @@ def shadow(model: str, version: int, percent: float, reason: str, as_json: bool)
 def canary(model: str, version: int, percent: float, reason: str, as_json: bool) -> None:
     """Let VERSION answer a share of MODEL's requests, by hand and without gates."""
     change(model, Action("canary", version, percent, reason), as_json)
+
+
+@click.command()
+@click.argument("model")
+@click.argument("version", type=int, required=False)
+@click.option("--header", help="Name of a request header.")
+@click.option("--equals", help="Value that the header must have.")
+@click.option("--matches", help="Regular expression that all of the header must match.")
+@reason_option
+@json_option
+def target(
+    model: str,
+    version: int | None,
+    header: str | None,
+    equals: str | None,
+    matches: str | None,
+    reason: str,
+    as_json: bool,
+) -> None:
+    """Send requests with a certain header to VERSION; without VERSION, drop all such rules."""
+    route = routes.read(places.client(), model)
+    rules = route.rules if route else ()
+    if version is None:
+        rules = ()
+    elif header is None:
+        raise click.UsageError("a rule needs --header, and --equals or --matches")
+    else:
+        places.known(model, version)
+        rules = (*rules, Rule(header, version, equals, matches))
+    revision = route.revision if route else 0
+    action = Action("target", reason=reason, rules=rules, revision=revision)
+    change(model, action, as_json)
 
 
 @click.command()
