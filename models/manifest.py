@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import tomli_w
 
+from models.comparator import Comparator
 from models.errors import RepositoryError
 from models.signature import Array
 
@@ -55,6 +56,7 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
     `classes` are the label's values as text, in the order of the score's columns; for a binary
     task the second is the positive one. `threshold` turns a binary score into a class where the
     model has no label output of its own. `training` is free-form: rows, seconds, metrics.
+    `compare` overrides how an output is compared with another version's.
     """
 
     model: str
@@ -68,6 +70,7 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
     classes: tuple[str, ...] = ()
     threshold: float = 0.5
     non_finite: Literal["allow", "refuse"] = "allow"
+    compare: dict[str, Comparator] = {}
     training: dict[str, Any] = msgspec.field(default_factory=dict)
 
     @property

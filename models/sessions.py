@@ -7,11 +7,13 @@ import sys
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
+from models.comparator import Comparator, chosen
 from models.errors import BadModel, InvalidRequest, ModelFault
 from models.repository import Package
 from models.signature import DATATYPES, NUMPY, Array, Signature, Tensors, TensorSpec
@@ -51,6 +53,16 @@ class LoadedVersion:
             spec.datatype == "BF16" for spec in (*self.signature.inputs, *self.signature.outputs)
         )
         self.seconds = 0.0
+
+    @cached_property
+    def comparators(self) -> dict[str, Comparator]:
+        """How each output is compared with that of another version."""
+        score = self.manifest.score.output if self.manifest.score else None
+        known = self.manifest.compare
+        return {
+            spec.name: known.get(spec.name) or chosen(spec, spec.name == score)
+            for spec in self.signature.outputs
+        }
 
     def run(
         self, tensors: Tensors, outputs: Sequence[str] | None = None, options: Any = None

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from models.comparator import AGREE
 from models.contract import wire
 from models.contract.records import ID_BYTES, TRACE_BYTES, Entry, Outcome, Rows, Said, Tally
 from models.latency import BUCKETS
@@ -197,7 +198,8 @@ class Fold:
         self._rows.setdefault((rows.version, rows.role), []).append(batch)
         self._result.totals["rows"] += len(batch.hours)
         primary = self._layouts.get(rows.primary_version)
-        if rows.role == "shadow" and primary is not None and rows.primary_outputs:
+        comparable = rows.primary_outputs or rows.agree
+        if rows.role == "shadow" and primary is not None and comparable:
             self._fold_pairs(rows, batch, primary.manifest)
         for identifier, hour, trace, scores, classes in batch.predictions(rows):
             page = self._page(identifier)
@@ -260,7 +262,10 @@ class Fold:
         total = len(batch.hours)
         other = primary.said(wire.arrays(rows.primary_outputs), total)
         agree = (batch.classes == other.classes) & (batch.classes != UNKNOWN_CLASS)
-        if not primary.classes:  # no classes: the same score to six digits is agreement
+        if rows.agree:
+            verdicts = np.frombuffer(rows.agree, np.uint8)
+            agree = verdicts == AGREE
+        elif not primary.classes:  # no classes: the same score to six digits is agreement
             agree = np.isclose(batch.scores, other.scores, rtol=1e-6, equal_nan=False)
         self._fold_differences(rows, batch, ~agree, other.scores)
         distance = np.nan_to_num(np.abs(batch.scores - other.scores), posinf=0, neginf=0)

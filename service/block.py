@@ -47,8 +47,9 @@ class Fact(msgspec.Struct, gc=False):
     inputs: Tensors | None = None
     outputs: Tensors | None = None
     primary: Fact | None = None
-    bytes: int = 0
     reason: str = ""
+    agree: bytes = b""
+    bytes: int = 0
 
 
 class Count:
@@ -116,10 +117,11 @@ class Block:
         self._primary = primaries[0].version if primaries else 0
         self._primary_latency = array("d", [primary.model_us for primary in primaries])
         said = [p.outputs for p in primaries if p.outputs]
+        self._agree = bytearray().join([fact.agree for fact in facts])
         self._said = _stacks(said, first.rows, _names(primaries[0])) if said else []
         stacks = (*self._inputs, *self._outputs, *self._said)
         shapes = tuple([(stack.name, stack.trailing) for stack in stacks])
-        kind = (self.model, self.version, self.role, self._reason)
+        kind = (self.model, self.version, self.role, self._reason, bool(self._agree))
         self.key = (*kind, self._primary, shapes)
 
     @property
@@ -139,6 +141,7 @@ class Block:
         self._ids += other._ids
         self._traces += other._traces
         self._primary_latency += other._primary_latency
+        self._agree += other._agree
         for mine, others in (
             (self._inputs, other._inputs),
             (self._outputs, other._outputs),
@@ -171,6 +174,7 @@ class Block:
             primary_outputs={stack.name: stack.column(self._rows) for stack in self._said},
             primary_latency_us=_uint32(self._primary_latency),
             reason=self._reason,
+            agree=bytes(self._agree),
         )
 
 
@@ -184,6 +188,7 @@ def alike(facts: Iterable[Fact]) -> Iterable[list[Fact]]:
             fact.version,
             fact.role,
             fact.reason,
+            bool(fact.agree),
             _shapes(fact.inputs),
             _shapes(fact.outputs),
             primary and (primary.version, _shapes(primary.outputs)),

@@ -32,7 +32,8 @@ class Rows(msgspec.Struct, array_like=True, frozen=True):
     (zero where not sampled) or nothing. `inputs` is empty where payloads were not sampled.
     A shadow's rows carry what the primary said about the same requests, and what its model alone
     took (`primary_latency_us`), since that is all that a shadow takes. `reason` says why this
-    version answered: champion, split, rule, url, header or fallback.
+    version answered: champion, split, rule, url, header or fallback. `agree` has one byte a row of
+    models.comparator, where the gateway compared outputs that are not recorded.
     """
 
     version: int
@@ -48,6 +49,7 @@ class Rows(msgspec.Struct, array_like=True, frozen=True):
     primary_outputs: dict[str, Column] = {}
     primary_latency_us: bytes = b""
     reason: str = ""
+    agree: bytes = b""
 
 
 class Tally(msgspec.Struct, array_like=True, frozen=True):

@@ -1,5 +1,5 @@
 // The card in which a person decides: reason first, then a dialog that says what will change.
-import { html, useEffect, useRef, useState } from "/vendor/htm-preact.js";
+import { html, useLayoutEffect, useRef, useState } from "/vendor/htm-preact.js";
 import { post } from "/api.js";
 import { clock, count, many } from "/format.js";
 import { Icon } from "/plots.js";
@@ -160,7 +160,7 @@ function Ask({ question, send, close, refuse, reload }) {
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState(refused ? { status: 401, message: refused } : null);
   const [token, setToken] = useState("");
-  useEffect(() => dialog.current.showModal(), []);
+  useLayoutEffect(() => dialog.current.showModal(), []);
 
   // The page may only move again once the dialog is gone.
   const leave = (then) => (dialog.current.close(), then?.());
@@ -170,7 +170,7 @@ function Ask({ question, send, close, refuse, reload }) {
     setBusy(true);
     try {
       await send(question, force ? { force } : {});
-      leave(reload);
+      leave();
     } catch (problem) {
       if (problem.status === 409) return leave(() => refuse(problem));
       if (problem.status === 401) sessionStorage.removeItem("token");
