@@ -128,6 +128,12 @@ def load(port: int) -> None:
 # --- the reloads ----------------------------------------------------------------------------------
 
 
+def _asked(gateway: Gateway) -> float:
+    lines = gateway.http.get("/metrics").text.splitlines()
+    asked = [line for line in lines if line.startswith("slipstream_requests_total{")]
+    return sum(float(line.rsplit(" ", 1)[1]) for line in asked if 'route="infer"' in line)
+
+
 def run(folder: Path, redis_url: str, cycles: int, calm: float = CALM) -> Report:
     """A gateway, its load, and `cycles` reloads."""
     for number in VERSIONS:
@@ -142,6 +148,7 @@ def run(folder: Path, redis_url: str, cycles: int, calm: float = CALM) -> Report
         worker = worker_of(gateway.pid)
         _promote(gateway, client, 1)
         _promote(gateway, client, 2)
+        eventually(lambda: _asked(gateway) > 10 * CONNECTIONS, 60)  # its interpreter has to start
         time.sleep(calm)
         start, resident = time.monotonic(), []
         for _ in range(cycles):

@@ -6,7 +6,7 @@ import ctypes
 import sys
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -97,21 +97,21 @@ class LoadedVersion:
             return InvalidRequest(f"{self.version} cannot take this input: {sentence}")
         return ModelFault(f"{self.version} failed: {sentence}")
 
-    def warm(self) -> None:
-        """Run what `_rehearsal` gives and keep the last duration; 0 where the model refuses it."""
-        try:
-            for feed in self._rehearsal():
-                start = time.perf_counter()
-                self.run(feed)
-                self.seconds = time.perf_counter() - start
-        except (InvalidRequest, ModelFault):
-            self.seconds = 0.0
+    def warm(self, recorded: Iterable[Tensors] = ()) -> None:
+        """Run on zeros, then on recorded rows, and keep what the last took.
 
-    def _rehearsal(self) -> list[Tensors]:
-        """The requests of the warm-up: zeros, twice. Recorded ones, where there are any, go here;
-        the last must have one row."""
+        Some models refuse zeros, and a recorded row may be from a version that took other inputs;
+        0 where the model refused all.
+        """
         zeros = {spec.name: _zeros(spec) for spec in self.signature.inputs}
-        return [zeros, zeros]
+        for feed in (zeros, zeros, *recorded):
+            start = time.perf_counter()
+            try:
+                self.signature.check(feed)
+                self.run(feed)
+            except (InvalidRequest, ModelFault):
+                continue
+            self.seconds = time.perf_counter() - start
 
 
 class Retiring:

@@ -34,6 +34,7 @@ from models.rollout import Route
 from models.sessions import LoadedVersion, Retiring
 from models.version import ModelVersion, State
 from service import metrics
+from service.recorded import Recorded
 from service.route_copy import RouteCopy
 from service.settings import Settings
 
@@ -66,6 +67,7 @@ class Fleet:
         self._threads = settings.threads
         self._poll = settings.poll
         self._deadline = settings.deadline
+        self._recorded = Recorded(settings.redis_url)
         self._copy = RouteCopy(settings.home / "routes.json")
         self._hints: PubSub | None = None
         self._life: dict[ModelVersion, Life] = {}
@@ -291,7 +293,7 @@ class Fleet:
     def _warm(self, version: ModelVersion) -> None:
         self._become(version, State.WARMING)
         loaded = self._opened.pop(version)
-        loaded.warm()
+        loaded.warm(self._recorded.requests(version.model))
         self._admit(loaded)
 
     def _resume(self, version: ModelVersion) -> None:
