@@ -49,4 +49,5 @@ class Role(StrEnum):
     CHAMPION = "champion"
     CANARY = "canary"
     SHADOW = "shadow"
+    FLOOR = "floor"
     PINNED = "pinned"

@@ -27,6 +27,8 @@ MIDDLES = np.array([middle(i) for i in range(BUCKETS)])
 SPLIT_OFF, SPLIT_ALPHA = 0.5, 0.001
 #: Share of the errors' margin, of all requests, that a step may at worst use up.
 HARM = 0.5
+#: How much less than the champion with itself a candidate may agree with it.
+FLOOR_MARGIN = 0.01
 #: The least rows whose outputs are compared.
 LEAST_ROWS = 300
 
@@ -43,7 +45,8 @@ class PairCounts(msgspec.Struct, frozen=True):
     """Champion and candidate on the same requests, since the rollout began.
 
     `eligible` requests were to be shadowed, `requests` were, `errors` of them failed. `rows` were
-    compared, `agreeing` of them said the same. Of the labelled ones `both` were right, and so on.
+    compared, `agreeing` of them said the same; of `floor_rows` that the champion was asked twice,
+    `floor_agreeing` got the same answer from it. Of the labelled ones `both` were right, and so on.
     `scores_*` are histograms over [0, 1]; `latency_*` are of the models alone.
     """
 
@@ -56,6 +59,8 @@ class PairCounts(msgspec.Struct, frozen=True):
     only_champion: int = 0
     only_candidate: int = 0
     neither: int = 0
+    floor_rows: int = 0
+    floor_agreeing: int = 0
     non_finite: int = 0
     scores_champion: tuple[int, ...] = ()
     scores_candidate: tuple[int, ...] = ()
@@ -287,19 +292,24 @@ def _quantile_gate(
 
 
 def agreement(evidence: Evidence, policy: Policy) -> Gate:
-    """Do both say the same on the same rows?"""
+    """Do both say the same on the same rows? No more is asked than the champion's noise allows."""
     rules, pairs = policy.agreement, evidence.pairs
     found = sequential.rate_sequence(pairs.agreeing, pairs.rows, rules.alpha)
     if found is None:
         return Gate("agreement", "insufficient", "no row was compared yet", rules.blocks)
+    least = rules.least
     share = f"the same on {found.value:.2%} of {pairs.rows:,} rows"
-    sentence = f"{share}, at least {rules.least:.0%} are meant"
-    if found.high < rules.least:
-        return _gate("agreement", "fail", sentence, rules.blocks, found, rules.least)
-    status: Status = "pass" if found.low >= rules.least else "insufficient"
-    missing = _more(pairs.rows, found.value - found.low, found.value - rules.least)
+    floor = sequential.rate_sequence(pairs.floor_agreeing, pairs.floor_rows, rules.alpha)
+    if floor is not None and floor.high - FLOOR_MARGIN < least:
+        least = floor.value - FLOOR_MARGIN
+        share += f" (the champion agrees with itself on {floor.value:.2%})"
+    sentence = f"{share}, at least {least:.0%} are meant"
+    if found.high < least:
+        return _gate("agreement", "fail", sentence, rules.blocks, found, least)
+    status: Status = "pass" if found.low >= least else "insufficient"
+    missing = _more(pairs.rows, found.value - found.low, found.value - least)
     needs = missing if status == "insufficient" else 0
-    gate = _gate("agreement", status, sentence, rules.blocks, found, rules.least)
+    gate = _gate("agreement", status, sentence, rules.blocks, found, least)
     return msgspec.structs.replace(gate, needs=needs, of="requests")
 
 

@@ -26,7 +26,7 @@ from monitoring.stream import (
     WindowKey,
 )
 from monitoring.window import (
-    PAIR,
+    PAIRED,
     Fold,
     Folded,
     Layout,
@@ -169,7 +169,7 @@ class History:
         return min((key.start for key in self.windows if key.grain == grain), default=0)
 
     def layout(self, version: int, role: str) -> Layout:
-        return self._pair if role == PAIR else self.layouts[version]
+        return self._pair if role in PAIRED else self.layouts[version]
 
     def window(
         self, version: int, roles: Iterable[str], grain: str, first: int, last: int
@@ -215,7 +215,7 @@ class History:
         return sorted(self.layouts)
 
     def roles(self, version: int) -> list[str]:
-        return sorted({key.role for key in self.windows if key.version == version} - {PAIR})
+        return sorted({key.role for key in self.windows if key.version == version} - {*PAIRED})
 
 
 def advanced(before: Progress, entries: Iterable[Entry], cursor: str, folded: Folded) -> Progress:

@@ -19,6 +19,7 @@ from models.contract import keys
 from models.errors import IllegalTransition, RouteConflict
 from models.policy import Policy
 from models.rollout import WHOLE, Rollout, Route
+from models.version import Role
 from monitoring import gates
 from monitoring.gates import ArmCounts, Evidence, PairCounts, Verdict
 from monitoring.history import History
@@ -139,6 +140,7 @@ class Rollouts:
         whole = _arm(since(start, route.champion, "champion"))
         shadow = _arm(since(start, rollout.version, "shadow"))
         pairs = since(start, rollout.version, PAIR)
+        floor = since(start, route.champion, Role.FLOOR)
         return msgspec.structs.replace(
             empty,
             seconds=(now - began.at_ms) / 1000,
@@ -146,7 +148,11 @@ class Rollouts:
             candidate_arm=_arm(since(began, rollout.version, role)),
             champion_whole=whole,
             candidate_whole=_arm(since(start, rollout.version, role)),
-            pairs=pair_counts(pairs, shadow, whole, rollout.shadow_percent),
+            pairs=msgspec.structs.replace(
+                pair_counts(pairs, shadow, whole, rollout.shadow_percent),
+                floor_rows=int(floor["rows"][0]),
+                floor_agreeing=int(floor["rows"][1]),
+            ),
         )
 
     def _baseline(
@@ -212,6 +218,7 @@ def _counted(route: Route, rollout: Rollout) -> list[tuple[int, str]]:
         (candidate, "canary"),
         (candidate, "shadow"),
         (candidate, PAIR),
+        (route.champion, Role.FLOOR),
     ]
 
 

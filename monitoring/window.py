@@ -19,9 +19,11 @@ from models.contract import wire
 from models.contract.records import ID_BYTES, TRACE_BYTES, Entry, Outcome, Rows, Said, Tally
 from models.latency import BUCKETS
 from models.manifest import UNKNOWN_CLASS, Manifest
+from models.manifest import Said as Opinion
 from models.prediction_id import HOUR_MS
 from models.profile import NumericBins, Profile, feature_values
 from models.signature import Array
+from models.version import Role
 
 Vector = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -39,6 +41,8 @@ EPSILON = 1e-7
 
 #: The role under which pairs of primary and shadow are counted.
 PAIR = "pair"
+#: Roles whose counts are of pairs.
+PAIRED = (PAIR, Role.FLOOR)
 KINDS = ("ok", "invalid", "error")
 
 
@@ -177,11 +181,13 @@ class Fold:
         key = PaneKey(version, role, hour)
         vector = self._result.panes.get(key)
         if vector is None:
-            layout = self._pair if role == PAIR else self._layouts[version]
+            layout = self._pair if role in PAIRED else self._layouts[version]
             vector = self._result.panes[key] = layout.zeros()
         return vector
 
     def _tally(self, tally: Tally) -> None:
+        if tally.role == Role.FLOOR:
+            return  # nobody asked for these; only their agreement counts
         layout = self._layouts[tally.version]
         vector = self.pane(tally.version, tally.role, tally.hour)
         kind = KINDS.index(tally.kind) if tally.kind in KINDS else 2
@@ -195,6 +201,9 @@ class Fold:
 
     def _add_rows(self, rows: Rows) -> None:
         batch = _Batch.of(rows, self._layouts[rows.version].manifest)
+        if rows.role == Role.FLOOR:
+            self._fold_floor(rows, batch)
+            return
         self._rows.setdefault((rows.version, rows.role), []).append(batch)
         self._result.totals["rows"] += len(batch.hours)
         primary = self._layouts.get(rows.primary_version)
@@ -259,14 +268,8 @@ class Fold:
             self.pane(version, role, int(hour))[where] += (span.counts[i], total)
 
     def _fold_pairs(self, rows: Rows, batch: _Batch, primary: Manifest) -> None:
-        total = len(batch.hours)
-        other = primary.said(wire.arrays(rows.primary_outputs), total)
-        agree = (batch.classes == other.classes) & (batch.classes != UNKNOWN_CLASS)
-        if rows.agree:
-            verdicts = np.frombuffer(rows.agree, np.uint8)
-            agree = verdicts == AGREE
-        elif not primary.classes:  # no classes: the same score to six digits is agreement
-            agree = np.isclose(batch.scores, other.scores, rtol=1e-6, equal_nan=False)
+        other = primary.said(wire.arrays(rows.primary_outputs), len(batch.hours))
+        agree = _agreeing(rows, batch, other, primary)
         self._fold_differences(rows, batch, ~agree, other.scores)
         distance = np.nan_to_num(np.abs(batch.scores - other.scores), posinf=0, neginf=0)
         micro = np.round(distance * MICRO).astype(np.int64)
@@ -282,6 +285,16 @@ class Fold:
             for name, values in (("primary", primary_us), ("shadow", shadow_us)):
                 where = self._pair.sections[f"latency_{name}"]
                 vector[where] += _latency_counts(values[requests])
+
+    def _fold_floor(self, rows: Rows, batch: _Batch) -> None:
+        """The champion beside itself: how alike two answers of one version are."""
+        manifest = self._layouts[rows.version].manifest
+        other = manifest.said(wire.arrays(rows.primary_outputs), len(batch.hours))
+        agree = _agreeing(rows, batch, other, manifest)
+        for hour in np.unique(batch.hours):
+            here = batch.hours == hour
+            vector = self.pane(rows.version, Role.FLOOR, int(hour))
+            vector[self._pair.sections["rows"]] += (here.sum(), agree[here].sum())
 
     def _fold_scores(
         self, vector: Vector, primary: Manifest, before: Floats, after: Floats
@@ -454,12 +467,24 @@ class _Batch:
             start += count
 
 
+def _agreeing(
+    rows: Rows, batch: _Batch, other: Opinion, primary: Manifest
+) -> npt.NDArray[np.bool_]:
+    """On which rows both said the same: as the gateway compared them, else the same class."""
+    if rows.agree:
+        return np.asarray(np.frombuffer(rows.agree, np.uint8) == AGREE)
+    if not primary.classes:  # the same score to six digits
+        return np.isclose(batch.scores, other.scores, rtol=1e-6, equal_nan=False)
+    return np.asarray((batch.classes == other.classes) & (batch.classes != UNKNOWN_CLASS))
+
+
 def touched(entries: Iterable[Entry]) -> set[bytes]:
     """The prediction ids whose pages a slice reads or writes."""
     ids: set[bytes] = set()
     for entry in entries:
         for rows in entry.rows:
-            ids.update(rows.ids[at : at + ID_BYTES] for at in range(0, len(rows.ids), ID_BYTES))
+            if rows.role != Role.FLOOR:
+                ids.update(rows.ids[at : at + ID_BYTES] for at in range(0, len(rows.ids), ID_BYTES))
         ids.update(label.id for label in entry.feedback)
     return ids
 

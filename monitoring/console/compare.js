@@ -1,13 +1,14 @@
 // May the other version overtake? Gates, evidence on the same requests, and the card to decide in.
 import { html, useMemo, useState } from "/vendor/htm-preact.js";
-import { Decide } from "/decide.js";
+import { Decide, useCard } from "/decide.js";
 import { count, dot, known, many, moment, ms, percent, points } from "/format.js";
 import { Icon, Lines, Ticks, Whisker, across, rise, round } from "/plots.js";
 
 export function Compare({ data, failed, reload }) {
   const { route, candidate, comparison } = data;
   const names = { champion: `v${route.champion}`, candidate: `v${candidate}` };
-  const decide = html`<${Decide} data=${data} failed=${failed} reload=${reload} />`;
+  const [card, set] = useCard();
+  const decide = html`<${Decide} data=${data} failed=${failed} reload=${reload} card=${card} set=${set} />`;
   if (!candidate)
     return html`<main data-testid="compare">
       <${Head} data=${data} names=${names} />
@@ -22,8 +23,8 @@ export function Compare({ data, failed, reload }) {
       <div>
         <${Closing} data=${data} names=${names} />
         ${comparison
-          ? html`<div class="pair"><${Agreement} found=${comparison} names=${names} /><${Pairs} found=${comparison} names=${names} />
-              <${Scores} found=${comparison} names=${names} /><${Latencies} found=${comparison} names=${names} /></div>`
+          ? html`<div class="pair"><div><${Agreement} found=${comparison} /><${Scores} found=${comparison} names=${names} /></div>
+              <div><${Pairs} found=${comparison} names=${names} /><${Latencies} found=${comparison} names=${names} /></div></div>`
           : html`<section><h3>On the same requests</h3><div class="unknown">no request was answered by both yet</div></section>`}
       </div>
     </div>
@@ -34,7 +35,6 @@ export function Compare({ data, failed, reload }) {
 
 // --- the sentence and the way ---------------------------------------------------------------------
 
-const LEVELS = { pass: "pass", fail: "fail", insufficient: "insufficient" };
 const ended = (sentence) => sentence.replace(/\.?$/, ".");
 
 function Head({ data, names }) {
@@ -44,18 +44,16 @@ function Head({ data, names }) {
     : !rollout
       ? ["unknown", `Nobody judges ${names.candidate}: it ${data.route.canary ? "answers" : "rides along"} by hand, without a rollout.`]
       : verdict
-        ? [LEVELS[verdict.status], ended(verdict.sentence)]
+        ? [verdict.status, ended(verdict.sentence)]
         : ["unknown", `No verdict on ${names.candidate} yet.`];
-  return html`<section class="verdict" aria-live="polite"><${Icon} level=${said[0]} /><div><h1>${said[1]}</h1>
+  return html`<section class="verdict"><${Icon} level=${said[0]} /><div><h1>${said[1]}</h1>
     <p data-testid="vitals">${(candidate ? vitals(data, names) : lone(data)).join(" · ")}</p></div></section>`;
 }
 
 const lone = ({ changes: [last] }) => (last ? [`Last change: ${happened(last)}, by ${last.who}, ${moment(last.at_ms)} UTC`] : ["No route was changed yet"]);
 
 function vitals({ verdict, rollout, route, applied, workers, comparison }, names) {
-  const told = [];
-  const since = rollout && route.canary ? `${names.candidate} answers ${percent(route.weight / 10_000)} of requests` : route.canary ? `canary on ${percent(route.weight / 10_000)}` : `shadow of ${percent(route.shadow_percent / 100)} of requests: answers nobody`;
-  told.push(since);
+  const told = [route.canary ? `${names.candidate} answers ${route.weight / 100} % of requests` : `${names.candidate} sees ${route.shadow_percent} % of requests and answers nobody`];
   if (rollout) told.push(`policy ${rollout.policy}, ${rollout.paused ? "paused" : rollout.automatic ? "moved by the monitor" : "moved by hand"}`);
   if (verdict) {
     const blocking = verdict.gates.filter((gate) => gate.blocks);
@@ -68,7 +66,7 @@ function vitals({ verdict, rollout, route, applied, workers, comparison }, names
   if (applied < workers || !workers) told.push(`applied by ${applied} of ${workers} workers`);
   if (comparison?.accuracy.difference) {
     const { value, low, high } = comparison.accuracy.difference;
-    told.push(`right ${points(value)} points (${points(low)} to ${points(high)}) against ${names.champion}`);
+    told.push(`accuracy ${points(value)} points against ${names.champion} (${points(low)} to ${points(high)})`);
   }
   return told;
 }
@@ -117,7 +115,7 @@ function Gates({ data, names }) {
 function Gate({ gate, shadow }) {
   const [title, value, limit, bad] = NAMES[gate.name] ?? [gate.name, String, String];
   const needs = gate.needs ? `needs ${count(gate.needs)} more ${gate.of}` : "";
-  const beyond = !gate.blocks && { pass: "within", fail: "beyond", insufficient: "open" }[gate.status];
+  const beyond = !gate.blocks && { pass: "holds", fail: "beyond", insufficient: "open" }[gate.status];
   return html`<li class=${gate.status} data-gate=${gate.name}>
     <${Icon} level=${gate.blocks ? gate.status : "tells"} label=${gate.blocks ? gate.status : `only tells: ${beyond}`} />
     <div><b>${title}</b><small>${gate.sentence}</small>${needs && html`<small class="needs">${needs}</small>`}</div>
@@ -127,7 +125,7 @@ function Gate({ gate, shadow }) {
   </li>`;
 }
 
-// The interval against its limit; the side that fails is tinted.
+// The interval against its limit; the side that fails is tinted where it stops a rollout.
 function Held({ gate, bad, title, value }) {
   if (!known(gate.low) || !known(gate.limit) || !bad) return html`<span class="held"></span>`;
   const ends = [gate.value, gate.low, gate.high, gate.limit].filter(known);
@@ -138,7 +136,7 @@ function Held({ gate, bad, title, value }) {
   const estimate = { value: gate.value, low: gate.low, high: gate.high ?? axis[1] };
   const told = `${title}: ${value(gate.value)}, ${value(gate.low)} ${known(gate.high) ? `to ${value(gate.high)}` : "or more"}, limit ${value(gate.limit)}.`;
   return html`<svg class="whiskers held" width="100%" height="18" role="img" aria-label=${told}>
-    <rect x="${bad === "above" ? at : 0}%" y="0" width="${bad === "above" ? 100 - at : at}%" height="18" class="harm" />
+    ${gate.blocks && html`<rect x="${bad === "above" ? at : 0}%" y="0" width="${bad === "above" ? 100 - at : at}%" height="18" class="harm" />`}
     <line x1="${at}%" x2="${at}%" y1="0" y2="18" class="limit" />
     <${Whisker} estimate=${estimate} axis=${axis} y="9" kind="challenger" />
   </svg>`;
@@ -153,16 +151,17 @@ function Closing({ data, names }) {
   if (shown.length < 2) return html`<section class="closing">${title}<${Open} data=${data} have=${shown.length} /></section>`;
   const labels = shown.map((one) => one.labels);
   const limit = shown.at(-1).limit;
-  const low = Math.max(Math.min(...shown.map((one) => one.low), limit * 2), -1);
   const high = Math.min(Math.max(...shown.map((one) => one.high ?? 1), 0.005), 1);
-  const range = [low - (high - low) * 0.08, high + (high - low) * 0.1];
+  // The zone of harm has room for its words.
+  const low = Math.min(Math.max(Math.min(...shown.map((one) => one.low)), -1), limit - (high - limit) * 0.6);
+  const range = [low, high + (high - low) * 0.08];
   const series = [{ values: shown.map((one) => one.value), low: shown.map((one) => one.low), high: shown.map((one) => one.high ?? 1), kind: "challenger", solid: true }];
   const margin = `${(-limit * 100).toFixed(1).replace(/\.0$/, "")} point${limit === -0.01 ? "" : "s"}`;
   const last = shown.at(-1);
   const told = `${names.candidate} against ${names.champion}: ${points(last.value)} points, ${points(last.low)} to ${points(last.high)} at ${count(last.labels)} labelled pairs; the limit is ${points(limit)}.`;
-  const marks = [{ at: 0, text: `above 0: ${names.candidate} right more often` }, { at: limit, kind: "harm", text: `worse than the margin of ${margin}` }, ...decided(shown, limit, margin, names)];
+  const marks = [{ at: 0, text: `above 0: ${names.candidate} right more often` }, { at: limit, kind: "harm", foot: true, text: `worse than the margin of ${margin}` }, ...decided(shown, limit, margin, names)];
   return html`<section class="closing">${title}
-    <div class="room"><${Lines} of=${JSON.stringify(shown)} x=${labels} series=${series} height=${210} range=${range} ticks=${round(range)} text=${(v) => points(v).replace(/\.0$/, "")} marks=${marks} label=${told} />
+    <div class="room"><${Lines} of=${JSON.stringify(shown)} x=${labels} series=${series} height=${230} range=${range} ticks=${round(range)} text=${(v) => points(v).replace(/\.0$/, "")} marks=${marks} label=${told} />
       <${Labels} labels=${labels} /></div>
     <details><summary>table</summary><div class="scrolled"><table class="free"><thead><tr><th>labelled pairs</th><th>points</th><th>low</th><th>high</th><th>stage</th></tr></thead>
       <tbody>${shown.slice(-20).map((one) => html`<tr><td>${count(one.labels)}</td><td>${points(one.value)}</td><td>${points(one.low)}</td><td>${points(one.high)}</td><td>${one.stage}</td></tr>`)}</tbody></table></div></details>
@@ -177,7 +176,7 @@ function decided(shown, limit, margin, names) {
     [from((one) => one.low > 0), "low", `better than ${names.champion}`],
     [from((one) => known(one.high) && one.high < 0), "high", `worse than ${names.champion}`],
   ].filter(([one]) => one);
-  return found.map(([one, side, text], i) => ({ kind: "label", x: one.labels, at: one[side], down: 32 + 18 * i, text: `${count(one.labels)} labels: ${text}` }));
+  return found.map(([one, side, text], i) => ({ kind: "label", x: one.labels, at: one[side], down: 28 + 22 * i, text: `${count(one.labels)} labels: ${text}` }));
 }
 
 function Open({ data, have }) {
@@ -192,7 +191,7 @@ function Open({ data, have }) {
 function Labels({ labels }) {
   const range = [labels[0], labels.at(-1)];
   const inside = [1, 3].flatMap((by) => [10, 100, 1e3, 1e4, 1e5, 1e6].map((ten) => by * ten)).sort((a, b) => a - b)
-    .filter((at) => rise(at, range, true) > 0.08 && rise(at, range, true) < 0.72 && at > range[0] && at < range[1]);
+    .filter((at) => rise(at, range, true) > 0.16 && rise(at, range, true) < 0.72 && at > range[0] && at < range[1]);
   return html`<div class="labels" aria-hidden="true"><span style="left:0">${count(range[0])}</span>
     ${inside.map((at) => html`<span class="inner" style="left:${rise(at, range, true) * 100}%">${count(at)}</span>`)}
     <span class="end">${count(range[1])} labelled pairs · log</span></div>`;
@@ -200,7 +199,7 @@ function Labels({ labels }) {
 
 // --- on the same requests -------------------------------------------------------------------------
 
-function Agreement({ found, names }) {
+function Agreement({ found }) {
   const { agreement, bound } = found;
   if (!agreement) return null;
   const low = Math.max(Math.min(0.9, agreement.low - (1 - agreement.low) * 0.2), 0);
@@ -289,7 +288,7 @@ function Slices({ data, names }) {
   return html`<section class="where-differ" data-testid="slices">
     <h3>Where do they differ? <small>${many(slices.length, "slice")} of one feature ${slices.length > 1 ? "stand" : "stands"} out, 5 % false discoveries${known(overall) ? `; black tick: all requests, ${percent(overall, 1)}` : ""}</small></h3>
     <table class="free"><thead><tr><th>slice</th><th class="wide-only">share</th><th class="picture">answers that differ</th><th>rate</th><th class="wide-only">95 %</th><th>×</th><th class="wide-only">rows</th></tr></thead>
-    <tbody>${slices.map((one) => html`<tr key=${`${one.feature} ${one.where}`}><th>${one.feature} <span>${one.where}</span></th><td class="wide-only faint">${percent(one.share, 1)}</td>
+    <tbody>${slices.map((one) => html`<tr key=${`${one.feature} ${one.where}`}><th>${one.feature} <span>${one.where.replace(/(above|at most) -/g, "$1 −")}</span></th><td class="wide-only faint">${percent(one.share, 1)}</td>
       <td class="picture"><svg class="whiskers" width="100%" height="18" role="img" aria-label="${one.feature} ${one.where}: ${percent(one.rate)} differ, ${percent(one.elsewhere)} elsewhere.">
         <rect x="0" y="3" width="100%" height="12" class="ground" /><rect x="0" y="3" width=${across(one.rate, axis)} height="12" class="share" />
         <line x1=${across(one.low, axis)} x2=${across(one.high, axis)} y1="9" y2="9" class="doubt" />

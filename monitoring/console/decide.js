@@ -11,41 +11,42 @@ const POLICIES = {
 // Where pages come over plain http from another host, randomUUID is not there.
 const fresh = () => crypto.randomUUID?.() ?? Array.from(crypto.getRandomValues(new Uint8Array(16)), (b) => b.toString(16).padStart(2, "0")).join("");
 
-export function Decide({ data, failed, reload }) {
-  const [reason, setReason] = useState("");
-  const [form, setForm] = useState({ version: null, policy: "improvement", automatic: true });
-  const [asked, setAsked] = useState(null);
-  const [said, setSaid] = useState(null);
-  const [missing, setMissing] = useState(false);
+// What was typed and told. The page keeps it, because the card moves where a rollout begins or ends.
+export function useCard() {
+  const [card, change] = useState({ reason: "", missing: false, said: null, asked: null, version: null, policy: "improvement", automatic: true });
+  return [card, (more) => change((old) => ({ ...old, ...more }))];
+}
+
+export function Decide({ data, failed, reload, card, set }) {
+  const { reason, missing, said, asked } = card;
   const field = useRef(null);
   const others = data.versions.filter((number) => number !== data.route.champion);
-  const chosen = { ...form, version: others.includes(form.version) ? form.version : others.at(-1) };
+  const chosen = { ...card, version: others.includes(card.version) ? card.version : others.at(-1) };
   const may = legal(data, failed, others);
 
   const send = async (question, more = {}) => {
     const { revision } = question.data.route;
     const body = { ...question.body, reason: question.reason, revision, ...more };
     const after = await post(`models/${encodeURIComponent(data.model)}/rollout`, body, question.once);
-    setSaid({ good: true, text: `Done: revision ${after.revision} stands.` });
-    setReason("");
+    set({ reason: "", said: { good: true, text: `Done: revision ${after.revision} stands.` } });
   };
   const ask = (action) => {
-    setSaid(null);
-    if (!reason.trim()) return setMissing(true), field.current.focus();
+    set({ said: null, missing: !reason.trim() });
+    if (!reason.trim()) return field.current.focus();
     const question = { ...described(action, data, chosen), action, data, reason: reason.trim(), once: fresh() };
-    if (action !== "rollback") return setAsked(question);
-    send(question).then(reload, (error) => (error.status === 401 ? setAsked({ ...question, refused: error.message }) : refuse(error)));
+    if (action !== "rollback") return set({ asked: question });
+    send(question).then(reload, (error) => (error.status === 401 ? set({ asked: { ...question, refused: error.message } }) : refuse(error)));
   };
-  const refuse = (error) => (setSaid({ text: error.message }), reload());
+  const refuse = (error) => (set({ said: { text: error.message } }), reload());
   const button = (action, text, kind = "") => may.has(action) && html`<button type="button" class="act ${kind}" onClick=${() => ask(action)}>${text}</button>`;
   const two = `v${data.candidate}`;
 
   return html`<section class="decide" data-testid="decide" aria-label="Decide">
     <h3>Decide <small>the reason goes to the audit with the evidence</small></h3>
     <input ref=${field} type="text" value=${reason} maxlength="500" aria-label="reason" placeholder="Why? For instance: the trees take heat better" aria-invalid=${missing ? "true" : null}
-      onInput=${(event) => (setReason(event.target.value), setMissing(false))} />
+      onInput=${(event) => set({ reason: event.target.value, missing: false })} />
     ${missing && html`<p class="warn-text" role="alert">A reason first.</p>`}
-    ${may.has("start") && html`<${Start} form=${chosen} others=${others} setForm=${setForm} />`}
+    ${may.has("start") && html`<${Start} form=${chosen} others=${others} set=${set} />`}
     <div class="acts">
       ${button("start", `Start rollout of v${chosen.version}…`, "first")}
       ${button("advance", `Advance to ${next(data)}…`, "first")}
@@ -56,12 +57,11 @@ export function Decide({ data, failed, reload }) {
     ${!may.size && html`<p class="faint">${others.length ? "Nothing can be changed from here." : "There is one version only; push another to compare it."}</p>`}
     ${failed && html`<p class="warn-text">The monitor does not answer, so nothing can be advanced. A roll back works without it: <code>slipstream rollback ${data.model} --reason …</code></p>`}
     ${said && html`<p class=${said.good ? "" : "fail-text"} role=${said.good ? "status" : "alert"}>${said.text}</p>`}
-    ${asked && html`<${Ask} question=${asked} send=${send} close=${() => setAsked(null)} refuse=${refuse} reload=${reload} />`}
+    ${asked && html`<${Ask} question=${asked} send=${send} close=${() => set({ asked: null })} refuse=${refuse} reload=${reload} />`}
   </section>`;
 }
 
-function Start({ form, others, setForm }) {
-  const set = (more) => setForm({ ...form, ...more });
+function Start({ form, others, set }) {
   return html`<div class="start">
     <label>version<select aria-label="version" onChange=${(event) => set({ version: Number(event.target.value) })}>
       ${others.map((number) => html`<option value=${number} selected=${number === form.version}>v${number}</option>`)}</select></label>

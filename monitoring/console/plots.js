@@ -266,7 +266,7 @@ function name(u, mark, token) {
   const x = mark.x === undefined ? u.bbox.left + 4 * dpr : u.valToPos(mark.x, "x", true);
   const line = u.valToPos(mark.at, "y", true);
   const below = mark.below || mark.kind === "harm" || line - u.bbox.top < 16 * dpr;
-  const y = line + (mark.down ?? (below ? 13 : -5)) * dpr;
+  const y = mark.foot ? u.bbox.top + u.bbox.height - 6 * dpr : line + (mark.down ?? (below ? 13 : -5)) * dpr;
   u.ctx.save();
   if (mark.down) stem(u, x, line, y, token);
   u.ctx.font = `${11 * dpr}px Inter, system-ui, sans-serif`;

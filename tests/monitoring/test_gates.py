@@ -261,3 +261,18 @@ def test_a_healthy_candidate_is_promoted_and_bad_ones_are_not() -> None:
     assert Counter((o.end, o.gate) for o in sick) == {("rolled back", "errors"): 10}
     hidden = simulated(World(candidate_errors=0.05), 10, step=1)
     assert Counter((o.end, o.gate) for o in hidden) == {("rolled back", "errors"): 10}
+
+
+def test_no_more_is_asked_than_the_champions_own_noise_allows() -> None:
+    """A champion that gives another answer to 5 % of repeated questions is no yardstick of 97 %."""
+    noisy = pairs(agreeing=9_500, floor_rows=10_000, floor_agreeing=9_500)
+    gate = next(
+        g
+        for g in evaluate(msgspec.structs.replace(SHADOW, **noisy), POLICY).gates
+        if g.name == "agreement"
+    )
+    assert (gate.status, gate.limit) == ("pass", pytest.approx(0.94))
+    assert "with itself on 95.00%" in gate.sentence
+    steady = pairs(agreeing=9_500, floor_rows=10_000, floor_agreeing=10_000)
+    verdict = evaluate(msgspec.structs.replace(SHADOW, **steady), POLICY)
+    assert {g.name: g.status for g in verdict.gates}["agreement"] == "fail"
