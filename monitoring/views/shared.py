@@ -52,18 +52,28 @@ def changes(monitor: Monitor, model: str | None = None) -> list[Json]:
 
 
 def _what(entry: Json) -> str:
-    after = entry["after"]
-    if entry["action"] == "shadow" and after["shadow"] is not None:
+    """A change of route in a few words."""
+    before, after, action = entry["before"] or {}, entry["after"], entry["action"]
+    moved = after["champion"] != before.get("champion")
+    if moved or action == "push":
+        return f"v{after['champion']} champion ({action})"
+    if action == "rollback":
+        ended = before.get("canary") or before.get("shadow")
+        return f"v{ended} rolled back"
+    if action in ("advance", "canary") and after["canary"] is not None:
+        return f"v{after['canary']} canary {after['weight'] / 100:g} %"
+    if action in ("shadow", "start") and after["shadow"] is not None:
         return f"v{after['shadow']} shadow {after['shadow_percent']:g} %"
-    if entry["action"] in ("promote", "rollback", "push"):
-        return f"v{after['champion']} champion ({entry['action']})"
-    return str(entry["action"])
+    return str(action)
 
 
 def versions(history: History, route: Route) -> list[Json]:
     roles = {route.champion: "champion"}
     if route.shadow is not None:
         roles[route.shadow] = "shadow"
+    if route.canary is not None:
+        roles[route.canary] = "canary"
+    shares = {"shadow": route.shadow_percent, "canary": route.weight / 100}
     shown = []
     for number in history.versions():
         role = roles.get(number, "idle")
@@ -72,7 +82,7 @@ def versions(history: History, route: Route) -> list[Json]:
             {
                 "number": number,
                 "role": role,
-                "percent": route.shadow_percent if role == "shadow" else None,
+                "percent": shares.get(role),
                 "note": str(training.get("description", "")),
             }
         )
