@@ -64,7 +64,8 @@ def run(
         repository.root,
         port=port,
         monitor_port=monitor_port,
-        environment={"SLIPSTREAM_SHADOW_QUEUE": "10000"},
+        # Everything shares this machine, and here every flight is to be seen by both versions.
+        environment={"SLIPSTREAM_SHADOW_QUEUE": "10000", "SLIPSTREAM_SHADOW_FLOOR": "1"},
     )
     stopping = stop_signals()
     run_house(house, lambda: _story(house, work, frame, rate, once, stopping))

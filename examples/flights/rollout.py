@@ -57,7 +57,13 @@ def run(home: Path, port: int, monitor_port: int) -> None:
     repository = Repository(folder / "repository")
     reference = Reference(work / "reference.parquet", "late", work / "holdout.parquet")
     push(repository, MODEL, first.file, version=1, reference=reference, classes=["0", "1"])
-    house = House(folder, repository.root, port=port, monitor_port=monitor_port)
+    house = House(
+        folder,
+        repository.root,
+        port=port,
+        monitor_port=monitor_port,
+        environment={"SLIPSTREAM_SHADOW_FLOOR": "1"},  # everything shares this machine
+    )
     stopping = stop_signals()
     story = Story(house, work, stopping)
     run_house(
