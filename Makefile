@@ -45,6 +45,7 @@ bench: setup  ## floor, BentoML and Slipstream side by side (needs wrk)
 	@test -x .venv-bento/bin/python || $(PYTHON) -m venv .venv-bento
 	@.venv-bento/bin/python -m pip install --quiet -c constraints.txt bentoml onnxruntime
 	@$(BIN)/python -m benchmarks.compare .venv-bento/bin/python
+	@$(BIN)/python -m benchmarks.shadows
 
 bench-gates: setup  ## how often and how soon the gates of a rollout decide, by simulation
 	@$(BIN)/python -m benchmarks.operating

@@ -40,6 +40,10 @@ class Standing:
         return bool(self.role) or (self.on_disk and not self.unloaded)
 
 
+#: The role of a version that answers nobody.
+SHADOW = "the shadow"
+
+
 class Action(IntEnum):
     """What can be done to a version. Lower comes first: memory is freed before more is taken."""
 
@@ -94,7 +98,7 @@ def roles(route: Route) -> dict[int, str]:
     named: dict[int | None, str] = {
         route.previous: "the previous champion, which a rollback needs",
         **{rule.version: f"named by a targeting rule on '{rule.header}'" for rule in route.rules},
-        route.shadow: "the shadow",
+        route.shadow: SHADOW,
         route.canary: "the canary",
         route.champion: "the champion",
     }

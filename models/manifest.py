@@ -80,6 +80,12 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
         label = (self.label,) if self.label and self.label not in score else ()
         return score + label
 
+    @property
+    def compares_everything(self) -> bool:
+        """Whether the gateway compares all outputs of two versions: where none is recorded, or
+        the manifest says how."""
+        return bool(self.compare) or not self.recorded_outputs
+
     def class_index(self, value: object) -> int:
         """The index of a label as clients write it (0, "0", true, "late"), or UNKNOWN_CLASS."""
         if isinstance(value, bool) or (isinstance(value, float) and value.is_integer()):

@@ -293,7 +293,10 @@ class Fleet:
     def _warm(self, version: ModelVersion) -> None:
         self._become(version, State.WARMING)
         loaded = self._opened.pop(version)
-        loaded.warm(self._recorded.requests(version.model))
+        # Only what is to answer: a candidate that harms does so as a shadow, in its own process.
+        role = self._roles(version.model).get(version.number)
+        answers = role is not None and role != lifecycle.SHADOW
+        loaded.warm(self._recorded.requests(version.model) if answers else ())
         self._admit(loaded)
 
     def _resume(self, version: ModelVersion) -> None:

@@ -66,7 +66,7 @@ class Gateway:
         self.redis = connect(self.settings.redis_url)
         self.tracing = Tracing(self.settings)
         self.recorder = Recorder(self.settings, self.redis)
-        self.shadow = Shadow(self.recorder, self.tracing, self.settings.shadow_queue)
+        self.shadow = Shadow(self.recorder, self.tracing, self.settings)
         self.fleet = Fleet(Repository(self.settings.repository), self.redis, self.settings)
         self.predictor = Predictor(self.settings, self.fleet, self.recorder, self.shadow)
         self.protocol = Protocol(self.settings, self.predictor, self.tracing)
@@ -90,7 +90,7 @@ class Gateway:
     async def stop(self) -> None:
         """Let the shadow finish, send the last facts and spans."""
         self.fleet.ready = False
-        await asyncio.to_thread(self.shadow.stop)
+        await self.shadow.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

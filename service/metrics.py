@@ -24,6 +24,8 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from models.version import ModelVersion
+
 # A worker is exec'd, never forked, so its id need not be asked for at every increment.
 if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
     values.ValueClass = values.MultiProcessValue(partial(int, os.getpid()))  # type: ignore[no-untyped-call]
@@ -49,6 +51,16 @@ SHADOWS = Counter(
     "Requests that a shadow was to see, by what became of them",
     ["model", "version", "outcome"],
 )
+RESTARTS = Counter(
+    "slipstream_shadow_restarts_total",
+    "Processes of shadows that were lost and replaced, by reason",
+    ["reason"],
+)
+SHADOW_SHARE = Gauge(
+    "slipstream_shadow_share",
+    "Share of its requests that a shadow gets",
+    multiprocess_mode="livemin",
+)
 REVISION = Gauge(
     "slipstream_route_revision",
     "Revision of the route that this worker applies",
@@ -63,6 +75,7 @@ DEGRADED = Gauge(
 
 
 _answers: Counted[tuple[str, int]] = Counted()
+_shadowed: Counted[tuple[ModelVersion, str]] = Counted()
 _durations: defaultdict[tuple[str, int, str], list[float]] = defaultdict(list)
 
 
@@ -76,11 +89,19 @@ def took(model: str, version: int, role: str, seconds: list[float]) -> None:
     _durations[model, version, role] += seconds
 
 
+def shadowed(version: ModelVersion, outcome: str) -> None:
+    """Count what became of a shadow's request, written out by `publish` too."""
+    _shadowed[version, outcome] += 1
+
+
 def publish() -> None:
     """Write out what was counted; the recorder does at every flush, a scrape before it reads."""
     while _answers:
         (route, code), count = _answers.popitem()
         REQUESTS.labels(route, str(code)).inc(count)
+    while _shadowed:
+        ((model, version), outcome), count = _shadowed.popitem()
+        SHADOWS.labels(model, str(version), outcome).inc(count)
     while _durations:
         (model, version, role), seconds = _durations.popitem()
         _observe(DURATION.labels(model, str(version), role), seconds)

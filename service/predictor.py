@@ -51,6 +51,8 @@ STICKY = b"x-routing-key"
 #: a millisecond, which a fast model should not pay and a slow one does not notice.
 INLINE = 0.002
 SLOW_THREADS = 2
+#: One in so many shadowed requests is put to the champion again: how noisy is it by itself?
+FLOOR = 100
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 _LATEST = (datetime(2200, 1, 1, tzinfo=UTC) - _EPOCH) // _MILLISECOND
@@ -229,8 +231,11 @@ class Predictor:
     def _ride_along(self, prediction: Prediction, tensors: Tensors, fact: Fact) -> None:
         rider = shadowed(prediction.route, fact.version, fact.identifier)
         ready = self.fleet.ready_version(fact.model, rider) if rider else None
-        if ready is not None:
-            self._shadow.offer(Job(ready, tensors, fact))
+        if ready is None:
+            return
+        self._shadow.offer(_job(ready, tensors, fact, Role.SHADOW))
+        if fact.role == Role.CHAMPION and (fact.identifier >> 32) % FLOOR == 0:
+            self._shadow.offer(_job(prediction.loaded, tensors, fact, Role.FLOOR))
 
     def failed(
         self, model: str, error: BaseException, seconds: float, arm: Arm | None = None
@@ -248,6 +253,12 @@ class Predictor:
 
     def stop(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _job(loaded: LoadedVersion, tensors: Tensors, fact: Fact, role: Role) -> Job:
+    manifest = loaded.manifest
+    comparators = loaded.comparators if manifest.compares_everything else {}
+    return Job(loaded.version, manifest, tensors, fact, role, comparators)
 
 
 def _needed(loaded: LoadedVersion, outputs: Sequence[str]) -> Sequence[str]:

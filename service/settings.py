@@ -36,6 +36,14 @@ class Settings:
     stream_entries: int = 20_000
     #: Requests that may wait for a shadow; the oldest is dropped beyond.
     shadow_queue: int = 1_000
+    #: Seconds that a request may wait for a shadow, and that the shadow may take for it.
+    shadow_deadline: float = 5.0
+    #: Bytes of memory that all shadows of a worker may take beyond their bare process.
+    shadow_memory: int = 1024 * 1024 * 1024
+    #: Largest request that a shadow sees, and largest answer that is heard, in bytes.
+    shadow_bytes: int = 1024 * 1024
+    #: Share of its requests, 0 to 1, that a shadow gets however busy the gateway is.
+    shadow_floor: float = 0.02
     #: Seconds between looks at the routes.
     poll: float = 0.25
     #: Where prometheus_client keeps the numbers of several workers; BentoML sets it.
@@ -65,6 +73,10 @@ class Settings:
             stream_entries=int(_number(environ, "SLIPSTREAM_STREAM_ENTRIES", 20_000)),
             buffer_facts=int(_number(environ, "SLIPSTREAM_BUFFER_FACTS", 50_000)),
             shadow_queue=int(_number(environ, "SLIPSTREAM_SHADOW_QUEUE", 1_000)),
+            shadow_deadline=_number(environ, "SLIPSTREAM_SHADOW_DEADLINE", 5.0),
+            shadow_memory=int(_number(environ, "SLIPSTREAM_SHADOW_MEMORY", 1024 * 1024 * 1024)),
+            shadow_bytes=int(_number(environ, "SLIPSTREAM_SHADOW_BYTES", 1024 * 1024)),
+            shadow_floor=_number(environ, "SLIPSTREAM_SHADOW_FLOOR", 0.02),
             token=environ.get("SLIPSTREAM_TOKEN", ""),
             prometheus_dir=environ.get("PROMETHEUS_MULTIPROC_DIR", ""),
             otlp_endpoint=environ.get(

@@ -57,6 +57,7 @@ class Gateway(Process):
             "SLIPSTREAM_HOME": str(folder),
             "SLIPSTREAM_REPOSITORY": str(repository),
             "SLIPSTREAM_REDIS_URL": redis_url,
+            "SLIPSTREAM_SHADOW_FLOOR": "1",  # tests share their machine with everything
             **env,
         }
         super().__init__(command, folder, f"{self.url}/readyz", environment)

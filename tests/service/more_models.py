@@ -43,3 +43,68 @@ def slow(file: Path, turns: int) -> Path:
     held = [numpy_helper.from_array(value, name) for name, value in constants.items()]
     loop = [helper.make_node("Loop", ["turns", "yes", "x"], ["y"], body=body)]
     return _save(helper.make_graph(loop, "slow", [_floats("x")], [_floats("y")], held), file)
+
+
+#: What a shadow can do to whoever lets it in. Only with rows that have a number above 0: zeros,
+#: as at a warm-up, are answered like anywhere else.
+HOSTILE = ("slow", "raises", "nan", "hog")
+
+
+def hostile(file: Path, kind: str) -> Path:
+    """x [N, 4] FP32 -> y [N, 2]: two classes, and harm according to the largest number.
+
+    `slow` takes a million turns for each 1 of it, `raises` looks beyond the end of a table, `nan`
+    answers NaN, `hog` doubles a tensor eight times for each 1 of it.
+    """
+    held = {
+        "w": np.ones((4, 2), np.float32),
+        "none": np.array([0], np.int64),
+        "scale": np.array({"slow": 1e6, "hog": 8.0}.get(kind, 1.0), np.float32),
+        "yes": np.array(True),
+        "start": np.zeros(1024 if kind == "hog" else 1, np.float32),
+        "minus": np.array(-1, np.float32),
+    }
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["z"]),
+        helper.make_node("Softmax", ["z"], ["p"]),
+        helper.make_node("ReduceMax", ["x"], ["largest"], keepdims=0),
+        helper.make_node("Mul", ["largest", "scale"], ["scaled"]),
+        helper.make_node("Cast", ["scaled"], ["count"], to=TensorProto.INT64),
+    ]
+    if kind == "nan":
+        nodes += [
+            helper.make_node("Mul", ["largest", "minus"], ["negative"]),
+            helper.make_node("Sqrt", ["negative"], ["harm"]),
+        ]
+    elif kind == "raises":
+        nodes += [helper.make_node("Gather", ["start", "count"], ["harm"])]
+    else:
+        nodes += [
+            helper.make_node("Loop", ["count", "yes", "start"], ["grown"], body=_turn(kind)),
+            helper.make_node("Gather", ["grown", "none"], ["harm"]),
+        ]
+    nodes += [helper.make_node("Add", ["p", "harm"], ["y"])]
+    graph = helper.make_graph(
+        nodes,
+        kind,
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 2])],
+        [numpy_helper.from_array(value, name) for name, value in held.items()],
+    )
+    return _save(graph, file)
+
+
+def _turn(kind: str) -> onnx.GraphProto:
+    flag = [helper.make_tensor_value_info(name, TensorProto.BOOL, []) for name in ("go", "on")]
+    turn = helper.make_tensor_value_info("turn", TensorProto.INT64, [])
+    grow = (
+        helper.make_node("Concat", ["v", "v"], ["w2"], axis=0)
+        if kind == "hog"
+        else helper.make_node("Abs", ["v"], ["w2"])
+    )
+    return helper.make_graph(
+        [grow, helper.make_node("Identity", ["go"], ["on"])],
+        "turn",
+        [turn, flag[0], _floats("v")],
+        [flag[1], helper.make_tensor_value_info("w2", TensorProto.FLOAT, ["m"])],
+    )

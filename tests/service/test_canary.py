@@ -31,6 +31,8 @@ def serving(
         onnx_models.softmax(tmp_path / f"repository/m/{number}/model.onnx", weight)
     onnx_models.identity(tmp_path / "repository/m/3/model.onnx", "INT8")
     url = redis_server.url.replace("/0", "/9")
+    first = rollout.Route("m", 1)
+    routes.write(client, None, first, action="push", who="me", why="first version")
     running = Gateway(tmp_path, tmp_path / "repository", url, SLIPSTREAM_TOKEN="open sesame")
     yield running, client
     running.stop()
@@ -173,3 +175,29 @@ def test_the_last_route_outlives_redis_and_a_restart(tmp_path: Path) -> None:
         assert [ask(again, x_routing_key=str(i))[0] for i in range(30)] == before
     finally:
         again.stop()
+
+
+def test_models_without_a_manifest_are_compared_and_so_is_the_champion_with_itself(
+    serving: tuple[Gateway, redis.Redis],
+) -> None:
+    """The gateway compares every output, row by row; one request in a hundred is the floor's."""
+    gateway, client = serving
+    change(gateway, client, same)
+    client.delete(keys.facts("m"))
+    change(gateway, client, partial(rollout.start_shadow, version=2, percent=100))
+    for _ in range(400):
+        gateway.infer("m", [ROW])
+    verdicts: Counter[tuple[int, str, bytes]] = Counter()
+
+    def compared() -> bool:
+        verdicts.clear()
+        entries: Any = client.xrange(keys.facts("m"))
+        for _, fields in entries:
+            for rows in wire.unpack(fields[wire.FIELD]).rows:
+                for one in rows.agree:
+                    verdicts[rows.version, rows.role, bytes([one])] += 1
+        return sum(n for (_, role, _), n in verdicts.items() if role == "shadow") >= 400
+
+    eventually(compared, 20)
+    assert {key for key in verdicts if key[1] == "shadow"} == {(2, "shadow", b"\x00")}
+    assert {key for key in verdicts if key[1] == "floor"} <= {(1, "floor", b"\x01")}

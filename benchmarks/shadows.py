@@ -1,0 +1,312 @@
+"""What a primary pays for its shadow: the same champion with and without one, interleaved.
+
+The gateway has core 0; wrk, Redis and this script have core 1. The shadow's process is free to run
+on both, as in production, where nobody pins it: the scheduler, told by its niceness, finds it a
+place. With two cores, whatever it burns is taken from the gateway or from wrk, so these figures
+are the worst case. Each kind of shadow is a model of its own with the same champion; `without` is
+the same champion under another name, asked in the same round. Two loads: eight callers that pause
+for 4 ms between requests, where the shadow gets everything, and eight that never pause.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import httpx
+import numpy as np
+import psutil
+import redis
+from rich.progress import track
+from rich.table import Table
+
+from benchmarks.compare import ROOT, lua
+from models import rollout, routes
+from models.manifest import Manifest, Score, digest_of
+from models.repository import Repository
+from models.version import ModelVersion
+from service.block import Fact
+from service.recorder import Recorder
+from service.settings import Settings
+from service.shadow import Job, Shadow
+from service.telemetry import Tracing
+from slipstream.embedded import EmbeddedRedis
+from slipstream.launch import answers
+from slipstream.places import screen
+from slipstream.processes import free_port, spawn, stop
+from tests import onnx_models
+from tests.service import more_models
+
+ROUNDS = 5
+SECONDS = 1.0
+DEADLINE = 0.5
+KINDS = {
+    "none": "none: the noise",
+    "good": "answers",
+    "slow": "runs for 20 s",
+    "raises": "raises",
+    "nan": "returns NaN",
+    "hog": "allocates without end",
+    "killed": "is killed every 0.5 s",
+}
+ALONE = "alone"
+LOADS = {"paced": 4, "saturated": 0}
+ROW = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [20.0, 1.0, 2.0, 3.0]}
+
+
+@dataclass(frozen=True)
+class Result:
+    p50: float
+    p99: float
+    failed: int
+
+
+def shelf(folder: Path) -> Path:
+    repository = Repository(folder / "repository")
+    for kind in (*KINDS, ALONE):
+        for number in (1, 2):
+            file = folder / f"{kind}-{number}.onnx"
+            if number == 2 and kind in more_models.HOSTILE:
+                more_models.hostile(file, kind)
+            else:
+                onnx_models.softmax(file)
+            manifest = Manifest(kind, number, digest_of(file), score=Score("y", 1))
+            repository.push(file, manifest, None)
+    return repository.root
+
+
+def let_them_ride(url: str) -> None:
+    client = redis.Redis.from_url(url)
+    for kind in (*KINDS, ALONE):
+        routes.change(
+            client,
+            kind,
+            lambda route, kind=kind: rollout.start_shadow(
+                route, 2, 0 if kind in (ALONE, "none") else 100
+            ),
+            first=1,
+            action="shadow",
+            who="benchmark",
+            why="",
+        )
+    client.close()
+
+
+def wrk(url: str, script: Path) -> Result:
+    command = ["wrk", "-t1", "-c8", f"-d{SECONDS:g}s", "--latency", "-s", str(script), url]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    failed = sum(int(words) for words in _failures(out))
+    return Result(_milliseconds(out, "50%"), _milliseconds(out, "99%"), failed)
+
+
+def _milliseconds(out: str, which: str) -> float:
+    found = re.search(rf"{which}\s+([\d.]+)(us|ms|s)", out)
+    assert found is not None, out
+    return float(found[1]) * {"us": 0.001, "ms": 1, "s": 1000}[found[2]]
+
+
+def _failures(out: str) -> Iterator[str]:
+    for line in out.splitlines():
+        if "Non-2xx" in line or "Socket errors" in line:
+            yield from (word.strip(",") for word in line.split() if word.strip(",").isdigit())
+
+
+def processes(gateway: int) -> list[psutil.Process]:
+    found = []
+    for process in psutil.Process(gateway).children(recursive=True):
+        try:
+            if any("shadow_process" in word for word in process.cmdline()):
+                found.append(process)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+@contextmanager
+def unpinned(gateway: int, kill: bool) -> Iterator[None]:
+    """Undo for the shadows' processes what taskset did to their parent; `kill` them, too."""
+    stopping = threading.Event()
+
+    def watch() -> None:
+        while not stopping.wait(0.5 if kill else 0.05):
+            for process in processes(gateway):
+                try:
+                    process.kill() if kill else process.cpu_affinity([0, 1])
+                except psutil.NoSuchProcess:
+                    continue
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    yield
+    stopping.set()
+    thread.join()
+
+
+Results = dict[tuple[str, str, str], list[Result]]
+
+
+def measure(url: str, gateway: int, scripts: dict[str, Path]) -> Results:
+    """Kind by kind and load by load, rounds with and without, in turn and in alternating order."""
+    results: Results = {}
+    for kind in track(KINDS, "kinds", console=screen):
+        for load, script in scripts.items():
+            for number in range(ROUNDS):
+                both = [(kind, "with"), (ALONE, "without")]
+                for model, which in both if number % 2 else reversed(both):
+                    with unpinned(gateway, kill=(model, which) == ("killed", "with")):
+                        result = wrk(f"{url}/v2/models/{model}/infer", script)
+                    results.setdefault((kind, load, which), []).append(result)
+                    settle(gateway, model)
+    return results
+
+
+def settle(gateway: int, model: str) -> None:
+    """What a shadow is still at must not be charged to the next round: let it finish, or wait
+    until what it was to see is stale and then end it."""
+    if model != "slow":
+        time.sleep(0.1)
+        return
+    time.sleep(DEADLINE + 0.1)
+    for process in processes(gateway):
+        process.kill()
+
+
+def outcomes(url: str, kind: str) -> str:
+    counts = []
+    for line in httpx.get(f"{url}/metrics").text.splitlines():
+        if line.startswith("slipstream_shadow_total") and f'model="{kind}"' in line:
+            outcome = line.split('outcome="')[1].split('"')[0]
+            counts.append(f"{outcome} {float(line.rsplit(' ', 1)[1]):,.0f}")
+    return ", ".join(sorted(counts))
+
+
+def cost(repository: Path, jobs: int = 8_000) -> tuple[float, float]:
+    """Microseconds of the gateway's event loop per shadowed request, and longest start of a
+    process in milliseconds."""
+
+    class Sink:
+        heard = 0
+
+        def record_elsewhere(self, _: Fact) -> None:
+            self.heard += 1
+
+    async def run() -> tuple[float, float]:
+        sink, settings = Sink(), Settings(repository=repository, shadow_queue=jobs)
+        shadow = Shadow(cast("Recorder", sink), Tracing(settings), settings)
+        tensors: Any = {"x": np.zeros((1, 4), np.float32)}
+        manifest = Manifest("good", 2, "", score=Score("y", 1))
+        fact = Fact("good", 1, "champion", "ok", 0, 1.0, rows=1, bytes=700, inputs=tensors)
+        began, first = time.thread_time(), 0.0
+        for number in range(1, jobs + 1):
+            shadow.offer(Job(ModelVersion("good", 2), manifest, tensors, fact))
+            if number == 1:
+                while not sink.heard:
+                    await asyncio.sleep(0.01)
+                first, began = time.thread_time() - began, time.thread_time()
+            if number % 16 == 0:
+                await asyncio.sleep(0.004)
+        while sink.heard < jobs:
+            await asyncio.sleep(0.01)
+        spent = time.thread_time() - began
+        await shadow.stop()
+        began = time.thread_time()
+        for _ in range(jobs // 16):
+            await asyncio.sleep(0.004)
+        return (spent - (time.thread_time() - began)) / jobs * 1e6, first * 1e3
+
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(run())
+
+
+def report(results: Results, url: str) -> None:
+    table = Table("the shadow", "load", "without p50/p99", "with p50/p99", "p99 ratio", "failed")
+    for kind, title in KINDS.items():
+        for load in LOADS:
+            without, beside = results[kind, load, "without"], results[kind, load, "with"]
+            ratio = _median(beside, "p99") / _median(without, "p99")
+            failed = sum(result.failed for result in (*without, *beside))
+            cells = [
+                f"{_median(each, 'p50'):.2f} / {_median(each, 'p99'):.2f} ms"
+                for each in (without, beside)
+            ]
+            table.add_row(title, load, *cells, f"{ratio:.2f}", str(failed))
+    screen.print(table)
+    for kind, title in [*KINDS.items()][1:]:
+        screen.print(f"{title}: {outcomes(url, kind)}")
+
+
+def _median(results: list[Result], part: str) -> float:
+    return statistics.median(getattr(result, part) for result in results)
+
+
+def main() -> None:
+    if shutil.which("wrk") is None or shutil.which("taskset") is None:
+        sys.exit("the benchmark needs wrk and taskset; install them (Debian: wrk, util-linux)")
+    os.sched_setaffinity(0, {1})
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        folder = Path(name)
+        repository = shelf(folder)
+        each, first = cost(repository)
+        screen.print(
+            f"Event loop: {each:.1f} us per shadowed request; {first:.1f} ms to start a process"
+        )
+        embedded = stack.enter_context(EmbeddedRedis(folder / "redis"))
+        os.sched_setaffinity(embedded.pid, {1})
+        let_them_ride(embedded.url)
+        port = free_port()
+        url = f"http://127.0.0.1:{port}"
+        command = [
+            "taskset",
+            "-c",
+            "0",
+            sys.executable,
+            "-m",
+            "bentoml",
+            "serve",
+            "--working-dir",
+            str(ROOT),
+        ]
+        command += ["--host", "127.0.0.1", "--port", str(port), "service:Gateway"]
+        environment = {
+            "PYTHONPATH": str(ROOT),
+            "BENTOML_DO_NOT_TRACK": "True",
+            "BENTOML_HOME": str(folder / "bentoml"),
+            "SLIPSTREAM_HOME": str(folder),
+            "SLIPSTREAM_REPOSITORY": str(repository),
+            "SLIPSTREAM_REDIS_URL": embedded.url,
+            "SLIPSTREAM_SHADOW_DEADLINE": str(DEADLINE),
+        }
+        gateway = spawn(command, folder / "log", environment)
+        stack.callback(stop, gateway, 20)
+        while not answers(f"{url}/readyz"):
+            if gateway.poll() is not None:
+                sys.exit((folder / "log").read_text()[-2_000:])
+            time.sleep(0.1)
+        scripts = {}
+        for load, pause in LOADS.items():
+            scripts[load] = lua(folder, load, json.dumps({"inputs": [ROW]}))
+            with scripts[load].open("a") as script:
+                script.write(f"function delay() return {pause} end\n" if pause else "")
+        for script in scripts.values():
+            wrk(f"{url}/v2/models/{ALONE}/infer", script)
+        report(measure(url, gateway.pid, scripts), url)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""The gateway's end of the shadow's process: start, write, read, kill. Never waits.
+
+A process is started anew (exec), never forked: a worker has threads and an event loop, which a
+fork would copy in whatever state they are.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from service import shadow_process
+from service.settings import Settings
+from service.shadow_process import CHUNK, Frames, Message
+
+#: How much less the operating system favours the process.
+NICENESS = 10
+_ROOT = Path(__file__).parent.parent
+
+
+class Gone(Exception):
+    """The process has ended, or its end of the channel is closed."""
+
+
+class Child:
+    """A running process. Raises OSError where none can be started."""
+
+    def __init__(self, settings: Settings) -> None:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        with theirs:
+            command = [sys.executable, "-P", shadow_process.__file__, str(theirs.fileno())]
+            command += [str(settings.repository)]
+            command += [str(settings.shadow_memory), str(settings.shadow_bytes)]
+            try:
+                self._process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    env=_environment(),
+                    pass_fds=[theirs.fileno()],
+                    process_group=0,  # a Ctrl-C is the gateway's to handle
+                )
+            except OSError:
+                ours.close()
+                raise
+        os.setpriority(os.PRIO_PROCESS, self._process.pid, NICENESS)
+        if sys.platform == "linux":  # a batch job interrupts nobody when it wakes up
+            os.sched_setscheduler(self._process.pid, os.SCHED_BATCH, os.sched_param(0))
+        self._channel = ours
+        self._frames = Frames()
+        self._unsent = memoryview(b"")
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def congested(self) -> bool:
+        """What was written last has not gone out as a whole."""
+        return bool(self._unsent)
+
+    def write(self, data: bytes) -> None:
+        """Send `data` and what was left before, as far as goes now. Where the process has ended,
+        `read` tells, once its last answers are read."""
+        self._unsent = memoryview(bytes(self._unsent) + data)
+        try:
+            while self._unsent:
+                self._unsent = self._unsent[self._channel.send(self._unsent) :]
+        except OSError:
+            return
+
+    def read(self) -> list[Message]:
+        """What has been said since. Raises Gone once everything has been read."""
+        try:
+            data = self._channel.recv(CHUNK)
+        except BlockingIOError:
+            return []
+        except OSError as error:
+            raise Gone(str(error)) from None
+        if not data:
+            raise Gone("it ended")
+        return [shadow_process.decode_message(frame) for frame in self._frames.feed(data)]
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._channel.close()
+
+    @property
+    def ended(self) -> bool:
+        return self._process.poll() is not None
+
+
+def _environment() -> dict[str, str]:
+    """One thread for whatever numpy brings along, and the same modules."""
+    paths = [str(_ROOT), os.environ.get("PYTHONPATH", "")]
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "OPENBLAS_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+    }
