@@ -63,7 +63,7 @@ test-clients: setup  ## KServe's client, in an environment of its own
 	@$(BIN)/python -m tests.clients.kserve_client .venv-kserve/bin/python
 
 screenshots: setup browser  ## the pictures in docs, from a replay of the whole year
-	@SLIPSTREAM_SCREENSHOTS=docs SLIPSTREAM_SCREENSHOT_ROWS=400000 $(BIN)/python -m pytest -q tests/browser/test_demo.py tests/browser/test_compare.py
+	@SLIPSTREAM_SCREENSHOTS=docs SLIPSTREAM_SCREENSHOT_ROWS=400000 $(BIN)/python -m pytest -q tests/browser/test_demo.py tests/browser/pictures.py
 
 clean:  ## remove what the demo and the tests left
 	@rm -rf .slipstream .pytest_cache .mypy_cache .ruff_cache

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +16,6 @@ from onnx import TensorProto, helper
 from playwright.sync_api import Browser, Page
 
 from models import routes
-from models.contract import keys
 from models.repository import Repository
 from models.rollout import Route
 from slipstream.client import encode
@@ -29,8 +26,6 @@ from tests.serving import Gateway, Monitor, eventually
 
 __all__ = ["browser"]  # the fixture
 
-#: Where the pictures go; without it none are taken.
-KEEP = os.environ.get("SLIPSTREAM_SCREENSHOTS")
 #: What each version makes of the four features; the truth is nearer to the second.
 WEIGHTS = ((1.2, 0.2, 0.0, 0.0), (1.2, 0.3, 0.0, 0.9))
 TRUTH = np.array((1.3, 0.2, 0.0, 0.7))
@@ -237,34 +232,3 @@ def test_the_token_is_asked_for_where_the_monitor_wants_one(
     finally:
         opened.close()
         asking.stop()
-
-
-@pytest.mark.skipif(KEEP is None, reason="SLIPSTREAM_SCREENSHOTS names no folder")
-def test_its_pictures(browser: Browser, stage: Stage) -> None:
-    """A rollout under way. Verdicts are kept more often than once a minute, to have a line."""
-    assert KEEP is not None
-    stage.rows, stage.pause = 12, 0.03
-    url = f"{stage.monitor.url}/api/v1/models/m/rollout"
-    start = {"action": "start", "version": 2, "automatic": False, "reason": "v2 takes d in"}
-    with traffic(stage):
-        assert httpx.post(url, json=start).is_success
-        end = time.monotonic() + 75
-        wait, advanced = 0.6, False
-        while time.monotonic() < end:
-            time.sleep(wait)
-            wait = min(wait * 1.05, 3)
-            standing = stage.client.get(keys.verdict("m"))
-            if standing:
-                stage.client.xadd(keys.verdicts("m"), {"verdict": standing})
-            if not advanced and time.monotonic() > end - 25:
-                step = {"action": "advance", "reason": "every gate passes", "force": True}
-                advanced = httpx.post(url, json=step).is_success
-        for name, width in (("compare", 1280), ("compare-400", 400)):
-            context = browser.new_context(viewport={"width": width, "height": 900})
-            opened = context.new_page()
-            opened.goto(stage.url)
-            opened.get_by_test_id("slices").wait_for()
-            opened.wait_for_timeout(1_000)
-            opened.screenshot(path=Path(KEEP) / f"console-{name}.png", full_page=True)
-            context.close()
-        assert httpx.post(url, json={"action": "rollback", "reason": "enough"}).is_success
