@@ -29,6 +29,8 @@ AUDIT_ENTRIES = 10_000
 
 #: Seconds for which a change can be repeated with its idempotency key.
 ONCE = 24 * 3600
+#: Seconds within which a client may send a change again because its answer was lost.
+RETRIED = 600
 
 #: KEYS route, audit, once; ARGV expected revision, document, audit entry, audit length, seconds
 #: of `once`, channel, model. Returns the new revision, or minus the revision that stands where it
@@ -114,7 +116,7 @@ def write(
             json.dumps(msgspec.to_builtins(after)),
             json.dumps(entry),
             str(AUDIT_ENTRIES),
-            str(ONCE if once else 1),
+            str(ONCE if once else RETRIED),
             keys.ROUTES,
             after.model,
         ),

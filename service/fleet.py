@@ -358,7 +358,9 @@ class Fleet:
                 await self._hints.subscribe(keys.ROUTES)
             await self._hints.get_message(ignore_subscribe_messages=True, timeout=self._poll)
         except (RedisError, OSError):
-            self._hints = None
+            lost, self._hints = self._hints, None
+            if lost is not None:
+                await lost.aclose()  # type: ignore[no-untyped-call]  # gives its connection back
             await asyncio.sleep(self._poll)
 
     async def read_routes(self) -> None:
@@ -373,7 +375,7 @@ class Fleet:
         changed = False
         for model, route in found.items():
             applied = self._routes.get(model)
-            if applied is not None and route.revision == applied.revision:
+            if route == applied:
                 self._pending.pop(model, None)
                 continue
             changed = await self._try(route) or changed
@@ -389,6 +391,11 @@ class Fleet:
         await asyncio.to_thread(self.load_all)
         if self._apply(route):
             return True
+        if not self.ready:
+            # Nobody was answered yet, and somebody decided who answers: not the newest version.
+            with self._moving:
+                if self._routes.get(route.model, route).revision == 0:
+                    self._routes.pop(route.model, None)
         if told != route:
             waiting = sorted(n for n in route.versions() if not self.ready_version(route.model, n))
             log.warning("route %d of %s waits for version %s", route.revision, route.model, waiting)

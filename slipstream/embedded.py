@@ -50,7 +50,7 @@ class EmbeddedRedis:
             [
                 find_server(),
                 *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)),
-                *("--appendonly", "yes", "--appendfsync", "everysec", "--save", ""),
+                *("--appendonly", "yes", "--appendfsync", "always", "--save", ""),
                 *("--maxmemory", MAX_MEMORY, "--maxmemory-policy", "noeviction"),
             ],
             self.folder / "redis.log",
