@@ -8,6 +8,7 @@ is away, the last good one goes on, also after a restart: a copy of it is on dis
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import threading
@@ -16,7 +17,6 @@ from typing import NamedTuple
 
 import redis.asyncio
 from redis.asyncio.client import PubSub
-from redis.exceptions import RedisError
 
 from models import lifecycle, routes
 from models.contract import keys
@@ -35,6 +35,7 @@ from models.sessions import LoadedVersion, Retiring
 from models.version import ModelVersion, State
 from service import metrics
 from service.recorded import Recorded
+from service.recorder import AWAY
 from service.route_copy import RouteCopy
 from service.settings import Settings
 
@@ -340,8 +341,8 @@ class Fleet:
         """Follow repository and routes until cancelled."""
         looked = asyncio.get_running_loop().time()
         while True:
-            await self._wait()
             try:
+                await self._wait()
                 due = asyncio.get_running_loop().time() - looked > RESCAN
                 if due or self._retiring:
                     await asyncio.to_thread(self.load_all)
@@ -357,10 +358,11 @@ class Fleet:
                 self._hints = self._client.pubsub()
                 await self._hints.subscribe(keys.ROUTES)
             await self._hints.get_message(ignore_subscribe_messages=True, timeout=self._poll)
-        except (RedisError, OSError):
+        except AWAY:
             lost, self._hints = self._hints, None
             if lost is not None:
-                await lost.aclose()  # type: ignore[no-untyped-call]  # gives its connection back
+                with contextlib.suppress(*AWAY):
+                    await lost.aclose()  # type: ignore[no-untyped-call]  # gives its connection back
             await asyncio.sleep(self._poll)
 
     async def read_routes(self) -> None:
@@ -368,7 +370,7 @@ class Fleet:
         known = sorted({version.model for version in list(self._life)})
         try:
             found = await routes.read_many(self._client, known)
-        except (RedisError, OSError) as error:
+        except AWAY as error:
             log.debug("routes stay as they are: %s", error)  # the recorder says it aloud
             return
         self._pending = {m: route for m, route in list(self._pending.items()) if m in found}

@@ -35,6 +35,9 @@ from service.settings import Settings
 
 log = logging.getLogger("slipstream.recorder")
 
+#: What says that Redis is away. A RuntimeError is uvloop's, of a transport that is just closing.
+AWAY = (RedisError, OSError, RuntimeError)
+
 #: Requests in one entry, and their bytes in memory, so that no entry grows large.
 CHUNK = 1_000
 CHUNK_BYTES = 8 * 1024 * 1024
@@ -211,7 +214,7 @@ class Recorder:
     async def _back(self) -> bool:
         try:
             await self._client.ping()
-        except (RedisError, OSError):
+        except AWAY:
             self._retry_at = time.monotonic() + PROBE
             return False
         log.warning("Redis is back; facts flow again")
@@ -277,7 +280,7 @@ class Recorder:
         )
         try:
             await pipeline.execute()
-        except (RedisError, OSError) as error:
+        except AWAY as error:
             log.warning("Redis does not take facts (%s); predictions go on without them", error)
             self._degrade(True)
             self._retry_at = time.monotonic() + PROBE
@@ -297,7 +300,7 @@ class Recorder:
         beat = {"at_ms": int(time.time() * 1000), "routes": routes, "dropped": self.dropped}
         try:
             await self._client.hset(keys.WORKERS, self.worker, json.dumps(beat))
-        except (RedisError, OSError) as error:
+        except AWAY as error:
             log.debug("no heartbeat: %s", error)  # the next flush says so aloud
 
 
