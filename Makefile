@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-rollout test check bench conformance-onnx test-clients browser screenshots clean bench-gates bench-reloads
+.PHONY: help setup demo demo-rollout test check bench conformance-onnx test-clients browser screenshots clean bench-gates bench-reloads bench-kills
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -52,6 +52,9 @@ bench-gates: setup  ## how often and how soon the gates of a rollout decide, by 
 
 bench-reloads: setup  ## 1,000 load, unload and promote cycles under load
 	@$(BIN)/python -m benchmarks.reloads 1000
+
+bench-kills: setup  ## kill Redis, workers and the monitor 200 times in the middle of rollouts
+	@$(BIN)/python -m tests.faults.kill_rollouts 200
 
 conformance-onnx: setup  ## ONNX's own node tests, all of them, through the gateway
 	@$(BIN)/python -m tests.conformance.onnx_nodes

@@ -18,7 +18,7 @@ import redis
 
 from models.contract import keys, wire
 from models.contract.records import ID_BYTES, SCHEMA, Entry, Outcome, Rows, Tally
-from models.errors import SlipstreamError, UnknownVersion
+from models.errors import NotFound, SlipstreamError
 from models.latency import bucket
 from models.policy import Policy
 from models.repository import Repository
@@ -60,8 +60,8 @@ def replay(
 ) -> Replayed:
     """Judge `version` on what the champion was asked since `since_ms`.
 
-    Raises BadModel or RepositoryError where the version cannot be used, and UnknownVersion where
-    nothing that the champion answered is on record.
+    Raises BadModel or RepositoryError where the version cannot be used, and NotFound where nothing
+    that the champion answered is on record.
     """
     candidate = LoadedVersion(repository.open(ModelVersion(route.model, version)))
     run = _Run(Store(client), repository, route, candidate)
@@ -69,7 +69,10 @@ def replay(
         run.add(rows, at_ms)
         progress(len(rows.ids) // ID_BYTES)
     if not run.requests:
-        raise UnknownVersion(route.model, f"{route.champion} with recorded requests", [])
+        raise NotFound(
+            f"nothing that v{route.champion} of {route.model} answered in that time is on record; "
+            f"send it requests first, or look further back (--last 7d)"
+        )
     return run.judged(policy)
 
 
