@@ -85,8 +85,7 @@ def application(monitor: Monitor) -> Starlette:
 
     async def ready(request: Request) -> Response:
         if monitor.failed:
-            sentence = f"Redis does not answer: {monitor.failed}"
-            return JSONResponse({"error": sentence}, 503)
+            return JSONResponse({"error": f"the numbers stand still: {monitor.failed}"}, 503)
         return JSONResponse({"ready": True})
 
     async def scrape(request: Request) -> Response:

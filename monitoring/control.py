@@ -40,13 +40,21 @@ def act(
         model,
         change,
         first=first,
-        action=action.action,
+        action=_name(route, action),
         who=who,
         why=why,
         once=once,
         evidence=verdict.digest if verdict else "",
         revision=action.revision,
     )
+
+
+def _name(route: Route | None, action: Action) -> str:
+    """What the audit calls it: behind the last step, to advance is to promote."""
+    rollout = route.rollout if route else None
+    if action.action == "advance" and rollout and rollout.step == len(rollout.steps):
+        return "promote"
+    return action.action
 
 
 def _against_the_gates(client: redis.Redis, route: Route, action: Action) -> str:

@@ -65,6 +65,9 @@ class Monitor:
                 if not self.failed:
                     log.warning("Redis does not answer (%s); the last numbers stay", error)
                 self.failed, busy = str(error), False
+            except Exception as error:  # whatever it is, following and serving go on
+                log.exception("the monitor failed in a way nobody foresaw; it goes on")
+                self.failed, busy = f"the monitor fails: {error!r}", False
             if not busy:
                 self._stopping.wait(self.settings.interval)
         self._tracing.shutdown()
