@@ -201,7 +201,7 @@ def cost(repository: Path, jobs: int = 8_000) -> tuple[float, float]:
     class Sink:
         heard = 0
 
-        def record_elsewhere(self, _: Fact) -> None:
+        def record(self, _: Fact) -> None:
             self.heard += 1
 
     async def run() -> tuple[float, float]:

@@ -100,10 +100,6 @@ class Recorder:
         if len(self._fresh) >= BATCH:
             self._stack()
 
-    def record_elsewhere(self, fact: Fact) -> None:
-        """From any other thread: stacked with the loop's next batch."""
-        self._fresh.append(fact)
-
     def _stack(self) -> None:
         answered: list[Fact] = []
         for _ in range(len(self._fresh)):
@@ -124,7 +120,7 @@ class Recorder:
                 self._drop(model, len(facts), "unpackable")
 
     def _keep(self, new: Block) -> None:
-        if new.role != Role.SHADOW:
+        if new.role not in (Role.SHADOW, Role.FLOOR):  # those answered nobody
             metrics.took(new.model, new.version, new.role, new.seconds)
         block = self._growing.get(new.key)
         if block is None:

@@ -253,7 +253,7 @@ class Shadow:
         primary, (model, number) = job.primary, job.version
         _count(job, "failed" if failed else "ran")
         microseconds = (end - start) / 1_000
-        self._recorder.record_elsewhere(
+        self._recorder.record(
             Fact(
                 model=model,
                 version=number,

@@ -110,7 +110,7 @@ class Sink:
     def __init__(self) -> None:
         self.facts: list[Fact] = []
 
-    def record_elsewhere(self, fact: Fact) -> None:
+    def record(self, fact: Fact) -> None:
         self.facts.append(fact)
 
 
