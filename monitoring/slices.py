@@ -12,7 +12,6 @@ import numpy as np
 from scipy import stats
 
 from models.profile import FeatureProfile, NumericBins, coarser
-from monitoring.stats.drift import benjamini_hochberg
 from monitoring.stats.performance import wilson
 from monitoring.window import Vector, Window
 
@@ -52,7 +51,9 @@ def slices(window: Window) -> list[Slice]:
             feature, window[f"feature:{feature.name}"], window[f"differ:{feature.name}"]
         )
     ]
-    adjusted = benjamini_hochberg([one.q_value for one in found])
+    if not found:
+        return []
+    adjusted = stats.false_discovery_control([one.q_value for one in found]).tolist()
     certain = [
         one._replace(q_value=q)
         for one, q in zip(found, adjusted, strict=True)

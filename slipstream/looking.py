@@ -24,9 +24,8 @@ from monitoring.slices import Slice, slices
 from monitoring.stream import Store
 from monitoring.views.rollout import DAYS, comparison
 from slipstream import places
-from slipstream.places import json_option, screen
+from slipstream.places import EXIT, json_option, screen
 
-EXIT = {"pass": 0, "fail": 3, "insufficient": 4}
 _STYLE = {"pass": "green", "fail": "red", "insufficient": "yellow"}
 
 

@@ -15,6 +15,8 @@ from models.repository import Repository
 from models.version import ModelVersion
 
 screen = Console(highlight=False)
+#: What a verdict is as an exit code.
+EXIT = {"pass": 0, "fail": 3, "insufficient": 4}
 json_option = click.option("--json", "as_json", is_flag=True, help="For programs.")
 
 

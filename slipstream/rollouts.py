@@ -11,9 +11,7 @@ from models.errors import GatesNotPassed
 from models.rollout import Route, Rule
 from monitoring import control
 from slipstream import places
-from slipstream.places import json_option, screen
-
-FAILED, INSUFFICIENT = 3, 4
+from slipstream.places import EXIT, json_option, screen
 
 reason_option = click.option("--reason", default="", help="Kept in the audit.")
 
@@ -178,4 +176,4 @@ def told(route: Route) -> str:
 
 
 def exit_code(error: GatesNotPassed) -> int:
-    return FAILED if error.failed else INSUFFICIENT
+    return EXIT["fail" if error.failed else "insufficient"]

@@ -82,18 +82,3 @@ def holm(p_values: list[float]) -> list[float]:
         adjusted[index] = largest
     values: list[float] = adjusted.tolist()
     return values
-
-
-def benjamini_hochberg(p_values: list[float]) -> list[float]:
-    """Adjusted p-values: those at most q are false discoveries with an expected share of q.
-
-    Benjamini and Hochberg 1995.
-    """
-    count = len(p_values)
-    order = np.argsort(p_values)[::-1]
-    ranks = count - np.arange(count)
-    scaled = np.array(p_values)[order] * count / ranks
-    adjusted = np.empty(count)
-    adjusted[order] = np.minimum(np.minimum.accumulate(scaled), 1.0)
-    found: list[float] = adjusted.tolist()
-    return found
