@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-rollout test check bench conformance-onnx test-clients browser screenshots clean bench-gates bench-reloads bench-kills
+.PHONY: help setup demo demo-rollout test check bench conformance-onnx test-clients browser screenshots clean bench-detect bench-gates bench-reloads bench-kills
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -46,6 +46,10 @@ bench: setup  ## floor, BentoML and Slipstream side by side (needs wrk)
 	@.venv-bento/bin/python -m pip install --quiet -c constraints.txt bentoml onnxruntime
 	@$(BIN)/python -m benchmarks.compare .venv-bento/bin/python
 	@$(BIN)/python -m benchmarks.shadows
+
+bench-detect: setup  ## false alarms, power, delay and honesty of the monitor's statistics
+	@test -d .bench-data/nannyml || $(BIN)/python -m pip install --quiet --no-deps --target .bench-data 'nannyml==0.13.1'
+	@$(BIN)/python -m benchmarks.detect
 
 bench-gates: setup  ## how often and how soon the gates of a rollout decide, by simulation
 	@$(BIN)/python -m benchmarks.operating

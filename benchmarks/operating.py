@@ -24,7 +24,7 @@ from rich.table import Table
 from models.latency import bucket
 from models.policy import Policy, read_policy
 from models.rollout import STEPS, WHOLE
-from monitoring.gates import ArmCounts, Evidence, PairCounts, evaluate
+from monitoring.gates import ArmCounts, Cost, Evidence, PairCounts, evaluate
 from monitoring.stats import sequential
 from slipstream.places import screen
 
@@ -151,6 +151,8 @@ class Rollout:
         )
         weights = (0, *STEPS, WHOLE)
         return Evidence(
+            champion_cost=Cost(1.0, 8_000_000),
+            candidate_cost=Cost(1.0, 8_000_000),
             model="m",
             rollout="r",
             champion=1,

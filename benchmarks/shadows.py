@@ -15,7 +15,6 @@ import json
 import os
 import re
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,7 @@ from typing import Any, cast
 
 import httpx
 import numpy as np
+import numpy.typing as npt
 import psutil
 import redis
 from rich.progress import track
@@ -51,8 +51,8 @@ from slipstream.processes import free_port, spawn, stop
 from tests import onnx_models
 from tests.service import more_models
 
-ROUNDS = 5
-SECONDS = 1.0
+ROUNDS = 8
+SECONDS = 1
 DEADLINE = 0.5
 KINDS = {
     "none": "none: the noise",
@@ -68,10 +68,22 @@ LOADS = {"paced": 4, "saturated": 0}
 ROW = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [20.0, 1.0, 2.0, 3.0]}
 
 
+#: Told to wrk: every latency that it saw, in microseconds, and how often.
+DONE = """
+function done(summary, latency, requests)
+  for i = 1, #latency do
+    local value, count = latency(i)
+    io.write(string.format("seen %d %d\\n", value, count))
+  end
+end
+"""
+
+
 @dataclass(frozen=True)
 class Result:
-    p50: float
-    p99: float
+    """A round: the latency of each request, in microseconds."""
+
+    latencies: npt.NDArray[np.int64]
     failed: int
 
 
@@ -107,22 +119,16 @@ def let_them_ride(url: str) -> None:
 
 
 def wrk(url: str, script: Path) -> Result:
-    command = ["wrk", "-t1", "-c8", f"-d{SECONDS:g}s", "--latency", "-s", str(script), url]
+    command = ["wrk", "-t1", "-c8", f"-d{SECONDS:g}s", "-s", str(script), url]
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    failed = sum(int(words) for words in _failures(out))
-    return Result(_milliseconds(out, "50%"), _milliseconds(out, "99%"), failed)
+    seen = np.array(re.findall(r"^seen (\d+) (\d+)$", out, re.MULTILINE), np.int64)
+    return Result(np.repeat(seen[:, 0], seen[:, 1]), sum(_failures(out)))
 
 
-def _milliseconds(out: str, which: str) -> float:
-    found = re.search(rf"{which}\s+([\d.]+)(us|ms|s)", out)
-    assert found is not None, out
-    return float(found[1]) * {"us": 0.001, "ms": 1, "s": 1000}[found[2]]
-
-
-def _failures(out: str) -> Iterator[str]:
+def _failures(out: str) -> Iterator[int]:
     for line in out.splitlines():
         if "Non-2xx" in line or "Socket errors" in line:
-            yield from (word.strip(",") for word in line.split() if word.strip(",").isdigit())
+            yield from (int(word) for word in re.findall(r"\b\d+\b", line.replace("2xx", "")))
 
 
 def processes(gateway: int) -> list[psutil.Process]:
@@ -235,27 +241,54 @@ def cost(repository: Path, jobs: int = 8_000) -> tuple[float, float]:
 
 
 def report(results: Results, url: str) -> None:
-    table = Table("the shadow", "load", "without p50/p99", "with p50/p99", "p99 ratio", "failed")
+    columns = (
+        "the shadow",
+        "load",
+        "without p50/p99",
+        "with p50/p99",
+        "p99 ratio",
+        "95 %",
+        "failed",
+    )
+    table = Table(*columns)
     for kind, title in KINDS.items():
         for load in LOADS:
             without, beside = results[kind, load, "without"], results[kind, load, "with"]
-            ratio = _median(beside, "p99") / _median(without, "p99")
             failed = sum(result.failed for result in (*without, *beside))
             cells = [
-                f"{_median(each, 'p50'):.2f} / {_median(each, 'p99'):.2f} ms"
+                f"{quantile(each, 0.5) / 1e3:.2f} / {quantile(each, 0.99) / 1e3:.2f} ms"
                 for each in (without, beside)
             ]
-            table.add_row(title, load, *cells, f"{ratio:.2f}", str(failed))
+            ratio, low, high = ratio_of(without, beside)
+            cells += [f"{ratio:.2f}", f"{low:.2f} to {high:.2f}", str(failed)]
+            table.add_row(title, load, *cells)
     screen.print(table)
     for kind, title in [*KINDS.items()][1:]:
         screen.print(f"{title}: {outcomes(url, kind)}")
 
 
-def _median(results: list[Result], part: str) -> float:
-    return statistics.median(getattr(result, part) for result in results)
+def quantile(results: list[Result], share: float) -> float:
+    """Of all requests of all rounds, in microseconds."""
+    values = np.concatenate([result.latencies for result in results])
+    return float(np.quantile(values, share, method="inverted_cdf"))
+
+
+def ratio_of(without: list[Result], beside: list[Result]) -> tuple[float, float, float]:
+    """p99 with over p99 without, and its 95 % interval: pairs of rounds are drawn anew."""
+    chance = np.random.default_rng(0)
+    draws = []
+    for _ in range(200):
+        rounds = chance.integers(0, len(without), len(without))
+        pair = ([each[i] for i in rounds] for each in (beside, without))
+        one, two = (quantile(each, 0.99) for each in pair)
+        draws.append(one / two)
+    ratio = quantile(beside, 0.99) / quantile(without, 0.99)
+    return ratio, *(float(bound) for bound in np.quantile(draws, [0.025, 0.975]))
 
 
 def main() -> None:
+    for kind in sys.argv[1:]:
+        KINDS.pop(kind)
     if shutil.which("wrk") is None or shutil.which("taskset") is None:
         sys.exit("the benchmark needs wrk and taskset; install them (Debian: wrk, util-linux)")
     os.sched_setaffinity(0, {1})
@@ -301,8 +334,9 @@ def main() -> None:
         scripts = {}
         for load, pause in LOADS.items():
             scripts[load] = lua(folder, load, json.dumps({"inputs": [ROW]}))
-            with scripts[load].open("a") as script:
-                script.write(f"function delay() return {pause} end\n" if pause else "")
+            with scripts[load].open("a") as file:
+                file.write(f"function delay() return {pause} end\n" if pause else "")
+                file.write(DONE)
         for script in scripts.values():
             wrk(f"{url}/v2/models/{ALONE}/infer", script)
         report(measure(url, gateway.pid, scripts), url)

@@ -68,6 +68,16 @@ class Accuracy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     blocks: bool = True
 
 
+class Resources(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The candidate may hold `memory` times the champion's memory, or `memory_mb` more, whichever
+    is more, and take `load_seconds` until it is ready."""
+
+    memory: float = 2.0
+    memory_mb: float = 256.0
+    load_seconds: float = 60.0
+    blocks: bool = True
+
+
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The gates of a rollout. A gate that does not block only tells.
 
@@ -82,6 +92,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     agreement: Agreement = Agreement()
     outputs: Outputs = Outputs()
     accuracy: Accuracy = Accuracy()
+    resources: Resources = Resources()
 
 
 def named() -> list[str]:

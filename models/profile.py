@@ -23,6 +23,8 @@ Floats = npt.NDArray[np.float64]
 
 #: Reference-quantile bins of a numeric feature. Coarser ones are merges of these.
 BINS = 64
+#: Share of the reference in the outermost bin at either end.
+TAIL = 0.001
 #: Infinite values count as this: JSON, in which a profile is kept, has no infinity.
 LARGEST = 1e308
 #: Most levels kept of a categorical feature; the rest is counted as other.
@@ -32,9 +34,11 @@ CALIBRATION_BINS = 20
 
 
 class NumericBins(msgspec.Struct, frozen=True):
-    """Counts between inner quantile edges: bin i holds edges[i-1] < x <= edges[i].
+    """Counts between quantile edges: bin i holds edges[i-1] < x <= edges[i].
 
-    `counts` has one entry more than `edges`; `missing` counts NaN.
+    `counts` has one entry more than `edges`; `missing` counts NaN. The first and the last bin lie
+    outside of everything that the reference has seen, so they are empty there; the bins next to
+    them are its outermost thousandths.
     """
 
     edges: tuple[float, ...]
@@ -146,15 +150,16 @@ def coarser(counts: Ints, bins: int) -> Ints:
 
 
 def numeric_bins(values: Floats) -> NumericBins:
-    """Bins at the quantiles of `values` (NaN: missing), which are data points themselves."""
+    """Bins at the quantiles of `values` (NaN: missing), which are data points themselves, and at
+    both ends of them."""
     there = values[~np.isnan(values)]
     if len(there) == 0:
         return NumericBins((), (0,), len(values), 0.0, 0.0)
     finite = np.clip(there, -LARGEST, LARGEST)
-    grid = np.arange(1, BINS) / BINS
-    edges = np.unique(np.quantile(finite, grid, method="inverted_cdf"))
-    if len(edges) > 1:
-        edges = edges[edges < finite.max()]
+    grid = [TAIL, *(np.arange(1, BINS) / BINS), 1 - TAIL]
+    inner = np.quantile(finite, grid, method="inverted_cdf")
+    below = np.nextafter(finite.min(), -np.inf)
+    edges = np.unique([below, *inner, finite.max()])
     counts = np.bincount(np.searchsorted(edges, finite, side="left"), minlength=len(edges) + 1)
     return NumericBins(
         edges=tuple(edges.tolist()),

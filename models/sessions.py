@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import resource
 import sys
 import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,11 +33,13 @@ class LoadedVersion:
     """One version, open. Safe to call from several threads.
 
     `seconds` is what one row took at warm-up, 0 before; who runs it decides by that where to
-    run it.
+    run it. `load_seconds` it took to open and warm, and the process grew by `memory` bytes
+    meanwhile: about what the version holds, as far as nothing else grew.
     """
 
     def __init__(self, package: Package, threads: int = 1) -> None:
         """Raises BadModel where ONNX Runtime or the protocol cannot take the model."""
+        began, self._before = time.monotonic(), resident()
         self.package = package
         self.manifest = package.manifest
         self.version = package.version
@@ -53,6 +58,8 @@ class LoadedVersion:
             spec.datatype == "BF16" for spec in (*self.signature.inputs, *self.signature.outputs)
         )
         self.seconds = 0.0
+        self.load_seconds = time.monotonic() - began
+        self.memory = max(resident() - self._before, 0)
 
     @cached_property
     def comparators(self) -> dict[str, Comparator]:
@@ -103,6 +110,7 @@ class LoadedVersion:
         Some models refuse zeros, and a recorded row may be from a version that took other inputs;
         0 where the model refused all.
         """
+        began = time.monotonic()
         zeros = {spec.name: _zeros(spec) for spec in self.signature.inputs}
         for feed in (zeros, zeros, *recorded):
             start = time.perf_counter()
@@ -112,6 +120,8 @@ class LoadedVersion:
             except (InvalidRequest, ModelFault):
                 continue
             self.seconds = time.perf_counter() - start
+        self.load_seconds += time.monotonic() - began
+        self.memory = max(resident() - self._before, 0)
 
 
 class Retiring:
@@ -142,6 +152,13 @@ class Retiring:
             trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
             if trim is not None:
                 trim(0)
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds now; 0 where the system does not tell."""
+    with contextlib.suppress(OSError):
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    return 0
 
 
 def open_session(package: Package, threads: int) -> ort.InferenceSession:

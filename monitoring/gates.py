@@ -46,7 +46,8 @@ class PairCounts(msgspec.Struct, frozen=True):
 
     `eligible` requests were to be shadowed, `requests` were, `errors` of them failed. `rows` were
     compared, `agreeing` of them said the same; of `floor_rows` that the champion was asked twice,
-    `floor_agreeing` got the same answer from it. Of the labelled ones `both` were right, and so on.
+    `floor_agreeing` got the same answer from it. Of the labelled ones `both` were right, and so on;
+    `held_back` more labels are of hours that still wait for most of theirs.
     `scores_*` are histograms over [0, 1]; `latency_*` are of the models alone.
     """
 
@@ -59,6 +60,7 @@ class PairCounts(msgspec.Struct, frozen=True):
     only_champion: int = 0
     only_candidate: int = 0
     neither: int = 0
+    held_back: int = 0
     floor_rows: int = 0
     floor_agreeing: int = 0
     non_finite: int = 0
@@ -70,6 +72,13 @@ class PairCounts(msgspec.Struct, frozen=True):
     @property
     def labels(self) -> int:
         return self.both + self.only_champion + self.only_candidate + self.neither
+
+
+class Cost(msgspec.Struct, frozen=True):
+    """What a version costs the worker that pays most: seconds until ready, bytes of memory."""
+
+    load_seconds: float
+    memory: int
 
 
 class Evidence(msgspec.Struct, frozen=True):
@@ -98,6 +107,8 @@ class Evidence(msgspec.Struct, frozen=True):
     champion_whole: ArmCounts = ArmCounts()
     candidate_whole: ArmCounts = ArmCounts()
     pairs: PairCounts = PairCounts()
+    champion_cost: Cost | None = None
+    candidate_cost: Cost | None = None
 
     @property
     def last(self) -> bool:
@@ -149,6 +160,7 @@ def evaluate(evidence: Evidence, policy: Policy) -> Verdict:
         agreement(evidence, policy),
         outputs(evidence, policy),
         accuracy(evidence, policy),
+        resources(evidence, policy),
         *([approval(evidence)] if policy.approval else []),
     )
     blocking = [gate for gate in gates if gate.blocks]
@@ -349,13 +361,20 @@ def accuracy(evidence: Evidence, policy: Policy) -> Gate:
         return Gate("accuracy", "pass", sentence, rules.blocks, 0.0, -bound, bound, -rules.margin)
     least = policy.evidence.labels
     if pairs.labels < least:
-        sentence = f"{pairs.labels:,} of {least:,} labelled rows"
+        sentence = f"{pairs.labels:,} of {least:,} labelled rows{_waiting(pairs)}"
         missing = least - pairs.labels
         return Gate("accuracy", "insufficient", sentence, rules.blocks, needs=missing, of="labels")
     counts = (pairs.only_champion, pairs.only_candidate, pairs.labels)
     found = sequential.paired_difference(*counts, rules.alpha)
     assert found is not None
     return _accuracy_gate(pairs, policy, found)
+
+
+def _waiting(pairs: PairCounts) -> str:
+    """The first labels of an hour are no fair sample of all that will come."""
+    if not pairs.held_back:
+        return ""
+    return f", {pairs.held_back:,} more wait until the others of their hours are there"
 
 
 def _accuracy_gate(pairs: PairCounts, policy: Policy, found: Interval) -> Gate:
@@ -373,6 +392,25 @@ def _accuracy_gate(pairs: PairCounts, policy: Policy, found: Interval) -> Gate:
     gate = _gate("accuracy", "insufficient", sentence, rules.blocks, found, -rules.margin)
     needs = _more(pairs.labels, found.value - found.low, found.value + rules.margin)
     return msgspec.structs.replace(gate, needs=needs, of="labels")
+
+
+def resources(evidence: Evidence, policy: Policy) -> Gate:
+    """Does every worker have room for the candidate, and is it ready soon after a restart?"""
+    rules, champion, candidate = policy.resources, evidence.champion_cost, evidence.candidate_cost
+    if champion is None or candidate is None:
+        sentence = "no worker has told yet what both versions cost"
+        return Gate("resources", "insufficient", sentence, rules.blocks)
+    if candidate.load_seconds > rules.load_seconds:
+        sentence = (
+            f"ready after {candidate.load_seconds:.3g} s, {rules.load_seconds:g} s are allowed"
+        )
+        seconds = candidate.load_seconds
+        return Gate("resources", "fail", sentence, rules.blocks, seconds, limit=rules.load_seconds)
+    one, two = champion.memory / 1e6, candidate.memory / 1e6
+    allowed = max(one * rules.memory, one + rules.memory_mb)
+    status: Status = "fail" if two > allowed else "pass"
+    sentence = f"{two:.0f} MB of memory, the champion {one:.0f} MB, {allowed:.0f} MB are allowed"
+    return Gate("resources", status, sentence, rules.blocks, two, limit=allowed)
 
 
 def approval(evidence: Evidence) -> Gate:

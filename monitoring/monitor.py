@@ -23,6 +23,7 @@ from monitoring.rollouts import Rollouts
 from monitoring.settings import Settings
 from monitoring.stream import Store
 from monitoring.telemetry import Tracing
+from monitoring.window import ANSWERING
 
 log = logging.getLogger("slipstream.monitor")
 
@@ -30,8 +31,6 @@ log = logging.getLogger("slipstream.monitor")
 JUDGE = 2.0
 #: Seconds after which a silent worker counts as gone.
 SILENT = 10
-#: Roles whose requests a version answered.
-ANSWERING = ("champion", "canary", "pinned")
 
 
 class Monitor:

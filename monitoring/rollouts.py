@@ -11,6 +11,7 @@ import time
 from typing import Any, cast
 
 import msgspec
+import numpy as np
 import redis
 
 from models import rollout as changes
@@ -21,10 +22,11 @@ from models.policy import Policy
 from models.rollout import WHOLE, Rollout, Route
 from models.version import Role
 from monitoring import gates
-from monitoring.gates import ArmCounts, Evidence, PairCounts, Verdict
+from monitoring.gates import ArmCounts, Cost, Evidence, PairCounts, Verdict
 from monitoring.history import History
-from monitoring.stream import pack_vector, unpack_vector
-from monitoring.window import PAIR, Window
+from monitoring.stats.maturity import mature, plateau
+from monitoring.stream import HOURS_KEPT, pack_vector, unpack_vector
+from monitoring.window import ANSWERING, PAIR, Vector, Window
 
 log = logging.getLogger("slipstream.rollouts")
 
@@ -124,6 +126,8 @@ class Rollouts:
             seconds=0.0,
             workers=len(workers),
             applied=applied,
+            champion_cost=_cost(workers, route.model, route.champion),
+            candidate_cost=_cost(workers, route.model, rollout.version),
         )
         history.learn(rollout.version)
         history.learn(route.champion)
@@ -141,6 +145,7 @@ class Rollouts:
         shadow = _arm(since(start, rollout.version, "shadow"))
         pairs = since(start, rollout.version, PAIR)
         floor = since(start, route.champion, Role.FLOOR)
+        held_back = immature(history, route.champion, rollout.version)
         return msgspec.structs.replace(
             empty,
             seconds=(now - began.at_ms) / 1000,
@@ -149,7 +154,7 @@ class Rollouts:
             champion_whole=whole,
             candidate_whole=_arm(since(start, rollout.version, role)),
             pairs=msgspec.structs.replace(
-                pair_counts(pairs, shadow, whole, rollout.shadow_percent),
+                pair_counts(pairs, shadow, whole, rollout.shadow_percent, held_back),
                 floor_rows=int(floor["rows"][0]),
                 floor_agreeing=int(floor["rows"][1]),
             ),
@@ -211,6 +216,18 @@ def verify(kept: Kept) -> str:
     return f"the verdict is {again.status} now, it was {kept.verdict.status}"
 
 
+def _cost(workers: list[dict[str, Any]], model: str, version: int) -> Cost | None:
+    """The highest that any worker tells; None where none has the version."""
+    costs = [
+        found
+        for worker in workers
+        if (found := worker.get("costs", {}).get(model, {}).get(str(version)))
+    ]
+    if not costs:
+        return None
+    return Cost(max(seconds for seconds, _ in costs), max(memory for _, memory in costs))
+
+
 def _counted(route: Route, rollout: Rollout) -> list[tuple[int, str]]:
     candidate = rollout.version
     return [
@@ -236,12 +253,43 @@ def _arm(window: Window) -> ArmCounts:
     return ArmCounts(ok + error, error, _sparse(window, "latency"))
 
 
+def immature(history: History, champion: int, candidate: int) -> Vector:
+    """Labelled pairs, as in the section `right`, of hours that have not got most labels yet.
+
+    How many to expect, the champion's days of the last weeks tell.
+    """
+    last = history.newest("day")
+    days = [history.window(champion, ANSWERING, "day", d, d) for d in range(last - 28, last + 1)]
+    expected = plateau(
+        np.array([day["confusion"].sum() for day in days]),
+        np.array([day["rows"].sum() for day in days]),
+    )
+    newest = history.newest("hour")
+    hours = [
+        history.window(candidate, (PAIR,), "hour", h, h)
+        for h in range(newest - HOURS_KEPT, newest + 1)
+    ]
+    right = np.array([hour["right"] for hour in hours])
+    rows = np.array([hour["rows"][0] for hour in hours])
+    held = right[~mature(right.sum(axis=1), rows, expected)].sum(axis=0)
+    return np.asarray(held, np.int64)
+
+
 def pair_counts(
-    window: Window, shadow: ArmCounts, champion: ArmCounts, percent: float
+    window: Window,
+    shadow: ArmCounts,
+    champion: ArmCounts,
+    percent: float,
+    held_back: Vector | None = None,
 ) -> PairCounts:
-    """A window of pairs as evidence; the shadow was meant to see `percent` of the champion's."""
+    """A window of pairs as evidence; the shadow was meant to see `percent` of the champion's.
+
+    `held_back`: labelled pairs, as in the section `right`, that do not count yet.
+    """
     rows, agreeing = (int(count) for count in window["rows"])
-    both, only_champion, only_candidate, neither = (int(count) for count in window["right"])
+    waiting = window["right"] * 0 if held_back is None else np.minimum(held_back, window["right"])
+    right = window["right"] - waiting
+    both, only_champion, only_candidate, neither = (int(count) for count in right)
     return PairCounts(
         eligible=round((champion.requests - champion.errors) * percent / 100),
         requests=shadow.requests,
@@ -252,6 +300,7 @@ def pair_counts(
         only_champion=only_champion,
         only_candidate=only_candidate,
         neither=neither,
+        held_back=int(waiting.sum()),
         non_finite=int(window["non_finite"].sum()),
         scores_champion=tuple(window["score_primary"].tolist()),
         scores_candidate=tuple(window["score_shadow"].tolist()),

@@ -41,6 +41,8 @@ EPSILON = 1e-7
 
 #: The role under which pairs of primary and shadow are counted.
 PAIR = "pair"
+#: Roles whose requests a version answered.
+ANSWERING = ("champion", "canary", "pinned")
 #: Roles whose counts are of pairs.
 PAIRED = (PAIR, Role.FLOOR)
 KINDS = ("ok", "invalid", "error")

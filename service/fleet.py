@@ -133,6 +133,14 @@ class Fleet:
         return sorted((version, *life) for version, life in list(self._life.items()))
 
     @property
+    def costs(self) -> dict[str, dict[str, tuple[float, int]]]:
+        """Seconds to load and bytes of memory, by model and version."""
+        return {
+            model: {str(n): (v.load_seconds, v.memory) for n, v in versions.items()}
+            for model, versions in list(self._loaded.items())
+        }
+
+    @property
     def revisions(self) -> dict[str, int]:
         return {model: route.revision for model, route in list(self._routes.items())}
 

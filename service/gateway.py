@@ -100,7 +100,7 @@ class Gateway:
 
     async def _beat(self) -> None:
         while True:
-            await self.recorder.heartbeat(self.fleet.revisions)
+            await self.recorder.heartbeat(self.fleet.revisions, self.fleet.costs)
             await asyncio.sleep(1)
 
     async def __is_ready__(self) -> bool:

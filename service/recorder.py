@@ -17,7 +17,7 @@ import socket
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import redis.asyncio
@@ -289,11 +289,15 @@ class Recorder:
         share = self._settings.sample
         return share >= 1 or fact.identifier % 1_000_000 < share * 1_000_000
 
-    async def heartbeat(self, routes: dict[str, int]) -> None:
-        """Tell the monitor that this worker lives and which route revisions it applies."""
+    async def heartbeat(
+        self, routes: dict[str, int], costs: Mapping[str, Mapping[str, tuple[float, int]]]
+    ) -> None:
+        """Tell the monitor that this worker lives, which route revisions it applies, and what
+        its versions cost."""
         if self.degraded:
             return
-        beat = {"at_ms": int(time.time() * 1000), "routes": routes, "dropped": self.dropped}
+        now = int(time.time() * 1000)
+        beat = {"at_ms": now, "routes": routes, "costs": costs, "dropped": self.dropped}
         try:
             await self._client.hset(keys.WORKERS, self.worker, json.dumps(beat))
         except AWAY as error:

@@ -6,6 +6,7 @@ fork would copy in whatever state they are.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -41,14 +42,16 @@ class Child:
                     stdin=subprocess.DEVNULL,
                     env=_environment(),
                     pass_fds=[theirs.fileno()],
-                    process_group=0,  # a Ctrl-C is the gateway's to handle
+                    start_new_session=True,  # a Ctrl-C is the gateway's to handle
                 )
             except OSError:
                 ours.close()
                 raise
         os.setpriority(os.PRIO_PROCESS, self._process.pid, NICENESS)
-        if sys.platform == "linux":  # a batch job interrupts nobody when it wakes up
-            os.sched_setscheduler(self._process.pid, os.SCHED_BATCH, os.sched_param(0))
+        if sys.platform == "linux":  # it runs where nobody else wants to, and interrupts nobody
+            os.sched_setscheduler(self._process.pid, os.SCHED_IDLE, os.sched_param(0))
+            with contextlib.suppress(OSError):
+                Path(f"/proc/{self._process.pid}/autogroup").write_text("19")
         self._channel = ours
         self._frames = Frames()
         self._unsent = memoryview(b"")

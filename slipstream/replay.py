@@ -195,6 +195,9 @@ class _Run:
             self._rows += vector
 
     def judged(self, policy: Policy) -> Replayed:
+        # What it costs a worker is seen where a worker has loaded it.
+        resources = msgspec.structs.replace(policy.resources, blocks=False)
+        policy = msgspec.structs.replace(policy, resources=resources)
         shadow = ArmCounts(self.requests, self._errors)
         window = Window(PairLayout(), self._pair)
         pairs = msgspec.structs.replace(

@@ -11,7 +11,7 @@ from models.rollout import Route
 from monitoring import measure
 from monitoring.history import History
 from monitoring.judge import drifted
-from monitoring.monitor import ANSWERING, Monitor
+from monitoring.monitor import Monitor
 from monitoring.views.shared import (
     HOUR_MS,
     Json,
@@ -23,7 +23,7 @@ from monitoring.views.shared import (
     rolling,
     versions,
 )
-from monitoring.window import PAIR
+from monitoring.window import ANSWERING, PAIR
 
 #: Days that the strips show.
 STRIP = 30

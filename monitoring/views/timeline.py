@@ -11,7 +11,7 @@ from models.errors import NotFound, UnknownVersion
 from monitoring import measure
 from monitoring.history import History
 from monitoring.judge import drifted
-from monitoring.monitor import ANSWERING, Monitor
+from monitoring.monitor import Monitor
 from monitoring.stats.performance import Estimate
 from monitoring.views.shared import (
     DAY_MS,
@@ -27,7 +27,7 @@ from monitoring.views.shared import (
     rolling,
     versions,
 )
-from monitoring.window import PAIR, Window
+from monitoring.window import ANSWERING, PAIR, Window
 
 
 def timeline(monitor: Monitor, model: str) -> Json:

@@ -15,6 +15,7 @@ from models.manifest import Feature, Manifest, Said
 from models.profile import (
     BINS,
     LEVELS,
+    TAIL,
     FeatureProfile,
     Profile,
     bin_shares,
@@ -33,13 +34,27 @@ VALUES = arrays.arrays(np.float64, st.integers(0, 300), elements=st.floats(width
 
 
 def test_edges_are_numpys_quantiles() -> None:
-    """Of distinct values the 63 inner edges are the quantiles, and the bins are equally full."""
-    values = np.random.default_rng(1).normal(size=6_400)
+    """Of distinct values the inner edges are the quantiles, and the bins are equally full but
+    for the outermost thousandths; what lies outside of them is empty."""
+    values = np.random.default_rng(1).normal(size=64_000)
     bins = numeric_bins(values)
-    grid = np.arange(1, BINS) / BINS
-    np.testing.assert_array_equal(bins.edges, np.quantile(values, grid, method="inverted_cdf"))
-    assert set(bins.counts) == {100}
-    assert (bins.low, bins.high, bins.missing) == (values.min(), values.max(), 0)
+    grid = [TAIL, *(np.arange(1, BINS) / BINS), 1 - TAIL]
+    inner = np.quantile(values, grid, method="inverted_cdf")
+    np.testing.assert_array_equal(bins.edges[1:-1], inner)
+    assert set(bins.counts[3:-3]) == {1_000}
+    assert bins.counts[:3] == bins.counts[:-4:-1] == (0, 64, 936)
+
+
+def test_what_the_reference_never_had_has_bins_of_its_own() -> None:
+    bins = numeric_bins(np.array([1.0, 2.0, 3.0]))
+    index = bins.index(np.array([0.999, 1.0, 3.0, 3.001, np.inf, -np.inf]))
+    assert index.tolist() == [0, 1, 3, 4, 4, 0]
+
+
+def test_the_ends_are_known() -> None:
+    values = np.array([3.0, np.nan, -1.0])
+    bins = numeric_bins(values)
+    assert (bins.low, bins.high, bins.missing) == (-1.0, 3.0, 1)
 
 
 @given(VALUES)
@@ -54,7 +69,12 @@ def test_the_reference_falls_into_its_own_bins(values: np.ndarray) -> None:
 
 @pytest.mark.parametrize(
     ("values", "counts", "missing"),
-    [([], [0], 0), ([np.nan], [0], 1), ([5, 5, 5], [3, 0], 0), ([0, 0, 1], [2, 1], 0)],
+    [
+        ([], [0], 0),
+        ([np.nan], [0], 1),
+        ([5, 5, 5], [0, 3, 0], 0),
+        ([0, 0, 1], [0, 2, 1, 0], 0),
+    ],
 )
 def test_few_values_have_few_bins(values: list[float], counts: list[int], missing: int) -> None:
     """Nothing, one value, two values: still bins that new values can be counted into."""

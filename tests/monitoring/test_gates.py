@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from benchmarks.operating import Outcome, Rollout, World
 from models.policy import Accuracy, Agreement, Policy, named, read_policy
 from models.policy import Evidence as EvidenceRules
-from monitoring.gates import ArmCounts, Evidence, PairCounts, Status, evaluate
+from monitoring.gates import ArmCounts, Cost, Evidence, PairCounts, Status, evaluate
 
 POLICY = Policy("test", evidence=EvidenceRules(requests=300, labels=100, seconds=5))
 FAST = {80: 10_000}
@@ -36,6 +36,8 @@ SHADOW = Evidence(
     candidate_arm=ArmCounts(10_000, 0, FAST),
     champion_whole=ArmCounts(10_000, 0),
     candidate_whole=ArmCounts(10_000, 0),
+    champion_cost=Cost(1.0, 100_000_000),
+    candidate_cost=Cost(2.0, 150_000_000),
     pairs=PairCounts(
         eligible=10_000,
         requests=10_000,
@@ -130,6 +132,21 @@ CASES: dict[str, tuple[Evidence, dict[str, Any], str, Status]] = {
     "other scores": (SHADOW, pairs(scores_candidate=(9_000, 1_000)), "outputs", "fail"),
     "no number": (SHADOW, pairs(non_finite=1), "outputs", "fail"),
     "few outputs": (SHADOW, pairs(rows=299, agreeing=299), "outputs", "insufficient"),
+    "as large": (SHADOW, {}, "resources", "pass"),
+    "nobody has loaded it": (SHADOW, {"candidate_cost": None}, "resources", "insufficient"),
+    "three times as large": (
+        SHADOW,
+        {"candidate_cost": Cost(2.0, 1_000_000_000), "champion_cost": Cost(1.0, 300_000_000)},
+        "resources",
+        "fail",
+    ),
+    "larger by less than the allowance": (
+        SHADOW,
+        {"candidate_cost": Cost(2.0, 200_000_000), "champion_cost": Cost(1.0, 1_000_000)},
+        "resources",
+        "pass",
+    ),
+    "late to be ready": (SHADOW, {"candidate_cost": Cost(61.0, 1)}, "resources", "fail"),
     "as right": (SHADOW, {}, "accuracy", "pass"),
     "less right": (SHADOW, pairs(only_champion=400, only_candidate=100), "accuracy", "fail"),
     "few labels": (
