@@ -15,6 +15,7 @@ from models.errors import SlipstreamError
 from models.manifest import Manifest
 from models.repository import Repository
 from models.version import ModelVersion
+from monitoring.fold import Fold, Folded, touched, versions_of
 from monitoring.stream import (
     DAYS_KEPT,
     HOURS_A_DAY,
@@ -25,17 +26,7 @@ from monitoring.stream import (
     Store,
     WindowKey,
 )
-from monitoring.window import (
-    PAIRED,
-    Fold,
-    Folded,
-    Layout,
-    PairLayout,
-    Vector,
-    Window,
-    touched,
-    versions_of,
-)
+from monitoring.window import PAIRED, Layout, PairLayout, Vector, Window
 
 log = logging.getLogger("slipstream.history")
 

@@ -22,7 +22,8 @@ from redis.exceptions import WatchError
 from models.contract import keys, wire
 from models.contract.records import Entry, Outcome
 from models.prediction_id import hour as hour_of
-from monitoring.window import Disagreement, Folded, Vector
+from monitoring.fold import Disagreement, Folded
+from monitoring.window import Vector
 
 #: Seconds a prediction waits for its label.
 LABEL_HORIZON = 7 * 24 * 3600

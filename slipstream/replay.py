@@ -27,11 +27,12 @@ from models.sessions import LoadedVersion
 from models.signature import Tensors
 from models.version import ModelVersion, Role
 from monitoring import gates
+from monitoring.fold import Fold
 from monitoring.gates import ArmCounts, Evidence, Verdict
 from monitoring.rollouts import pair_counts
 from monitoring.slices import Slice, slices
 from monitoring.stream import Store
-from monitoring.window import PAIR, Fold, Layout, PairLayout, Vector, Window
+from monitoring.window import PAIR, Layout, PairLayout, Vector, Window
 
 #: Entries that are read at a time.
 BATCH = 100

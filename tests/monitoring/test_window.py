@@ -15,7 +15,8 @@ from models.contract.records import Entry, Feedback, Outcome, Rows, Tally
 from models.manifest import Feature, Manifest, Score
 from models.profile import FeatureProfile, Profile, level_counts, numeric_bins
 from monitoring import measure
-from monitoring.window import PAIR, Fold, Folded, Layout, PaneKey, Window, touched
+from monitoring.fold import Fold, Folded, PaneKey, touched
+from monitoring.window import PAIR, Layout, Window
 
 HOUR = 400_000
 N = 400
