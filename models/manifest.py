@@ -20,7 +20,7 @@ from models.comparator import Comparator
 from models.errors import RepositoryError
 from models.signature import Array
 
-Task = Literal["binary", "multiclass", "other"]
+Task = Literal["binary", "multiclass", "regression", "other"]
 Kind = Literal["numeric", "categorical"]
 
 #: Class index of a value that is none of the known classes.
@@ -37,14 +37,21 @@ class Feature(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Score(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Where the score is: column `column` of the output tensor `output`."""
+    """Where the score is: column `column` of the output tensor `output`.
+
+    Of a multiclass task all columns are read, one for each class.
+    """
 
     output: str
     column: int = 0
 
 
 class Said(NamedTuple):
-    """What a version said about each row: scores (float64, NaN where none) and class indices."""
+    """What a version said about each row: scores (float64, NaN where none) and class indices.
+
+    The score is the positive class's of a binary task, the confidence in the class that was said
+    of a multiclass one, and the value itself of a regression.
+    """
 
     scores: npt.NDArray[np.float64]
     classes: npt.NDArray[np.int32]
@@ -56,7 +63,9 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
     `classes` are the label's values as text, in the order of the score's columns; for a binary
     task the second is the positive one. `threshold` turns a binary score into a class where the
     model has no label output of its own. `training` is free-form: rows, seconds, metrics.
-    `compare` overrides how an output is compared with another version's.
+    `compare` overrides how an output is compared with another version's. `segments` are features
+    by whose values accuracy is told (all, where none is named), `fairness` those whose groups are
+    to be treated alike.
     """
 
     model: str
@@ -71,6 +80,8 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
     threshold: float = 0.5
     non_finite: Literal["allow", "refuse"] = "allow"
     compare: dict[str, Comparator] = {}
+    segments: tuple[str, ...] = ()
+    fairness: tuple[str, ...] = ()
     training: dict[str, Any] = msgspec.field(default_factory=dict)
 
     @property
@@ -95,6 +106,17 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
         except ValueError:
             return UNKNOWN_CLASS
 
+    def truth(self, value: object) -> int | float | None:
+        """A label as clients write it: a class's index, or the number of a regression."""
+        if self.task != "regression":
+            index = self.class_index(value)
+            return None if index == UNKNOWN_CLASS else index
+        try:
+            number = float(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            return None
+        return number if np.isfinite(number) else None
+
     def said(self, outputs: Mapping[str, Array], rows: int) -> Said:
         """Scores and classes of `rows` rows, read from the recorded outputs."""
         if rows == 0:
@@ -102,9 +124,23 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
         scores = np.full(rows, np.nan)
         if self.score is not None and self.score.output in outputs:
             table = outputs[self.score.output].reshape(rows, -1)
+            if self.task == "multiclass":
+                return self._said_of_many(outputs, table.astype(np.float64), rows)
             if self.score.column < table.shape[1]:
                 scores = table[:, self.score.column].astype(np.float64)
         return Said(scores, self._classes(outputs, scores, rows))
+
+    def _said_of_many(
+        self, outputs: Mapping[str, Array], table: npt.NDArray[np.float64], rows: int
+    ) -> Said:
+        if self.label is not None and self.label in outputs:
+            classes = self._classes(outputs, np.zeros(rows), rows)
+        else:
+            classes = np.where(np.isnan(table).any(axis=1), UNKNOWN_CLASS, table.argmax(axis=1))
+            classes = classes.astype(np.int32)
+        there = (classes >= 0) & (classes < table.shape[1])
+        scores = table[np.arange(rows), np.where(there, classes, 0)]
+        return Said(np.where(there, scores, np.nan), classes)
 
     def _classes(
         self, outputs: Mapping[str, Array], scores: npt.NDArray[np.float64], rows: int

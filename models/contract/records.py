@@ -94,12 +94,14 @@ class Entry(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Said(msgspec.Struct, array_like=True):
-    """What one version said about the rows of a prediction."""
+    """What one version said about the rows of a prediction. `cells` has a byte a row and segment:
+    which group of the segment the row is in."""
 
     version: int
     role: str
     scores: list[float]
     classes: list[int]
+    cells: bytes = b""
 
 
 class Outcome(msgspec.Struct, array_like=True):
@@ -108,4 +110,4 @@ class Outcome(msgspec.Struct, array_like=True):
     hour: int = 0
     trace: bytes = b""
     said: list[Said] = []
-    labels: dict[int, int] = {}
+    labels: dict[int, int | float] = {}

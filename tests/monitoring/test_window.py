@@ -13,7 +13,7 @@ from models import prediction_id
 from models.contract import wire
 from models.contract.records import Entry, Feedback, Outcome, Rows, Tally
 from models.manifest import Feature, Manifest, Score
-from models.profile import FeatureProfile, Profile, level_counts, numeric_bins
+from models.profile import FeatureProfile, Profile, Spread, level_counts, numeric_bins
 from monitoring import measure
 from monitoring.fold import Fold, Folded, PaneKey, touched
 from monitoring.window import PAIR, Layout, Window
@@ -190,3 +190,93 @@ def test_labels_without_a_prediction_are_counted_as_waiting() -> None:
     folded = fold_in_slices([labels, odd], [])
     assert folded.totals["labels_waiting"] == 5
     assert folded.totals["labels_unknown"] == 1
+
+
+def test_labels_are_told_by_score_and_by_segment() -> None:
+    """The confusion of every score bin and of every cell of a feature, counted by hand."""
+    traffic = Traffic()
+    folded = fold_in_slices(traffic.entries(), [4])
+    found, layout = window(folded, 1, "champion"), layouts()[1]
+    said = traffic.scores[0] >= 0.5
+    assert layout.profile is not None
+    assert layout.profile.score is not None
+    bins = layout.profile.score.index(traffic.scores[0].astype(np.float64))
+    spoken = np.zeros((len(layout.profile.score.counts) + 1, 2), np.int64)
+    graded = np.zeros((len(spoken), 2, 2), np.int64)
+    np.add.at(spoken, (bins, said.astype(int)), 1)
+    np.add.at(graded, (bins, said.astype(int), traffic.truth), 1)
+    assert found["spoken"].tolist() == spoken.ravel().tolist()
+    assert found["graded"].tolist() == graded.ravel().tolist()
+    words = np.tile(np.arange(4), N // 4)
+    by_word = np.zeros((4, 2, 2), np.int64)
+    np.add.at(by_word, (words, said.astype(int), traffic.truth), 1)
+    assert layout.segments[1].names == ("x", "y", "other", "missing")
+    assert found["segment:w"].tolist() == by_word.ravel().tolist()
+    assert found["segment:a"].sum() == N
+    assert found["segment:a"][-4:].sum() == N // 10
+
+
+class Prices:
+    """A regression: 200 predictions and what they turned out to be, in two entries."""
+
+    manifest = Manifest("m", 1, "", "regression", "", (Feature("a", "numeric", "a"),), Score("y"))
+
+    def __init__(self) -> None:
+        random = np.random.default_rng(3)
+        self.said = random.normal(20_000, 5_000, 200)
+        self.truth = self.said + random.normal(300, 1_000, 200)
+        a = random.normal(size=200)
+        self.layout = Layout(
+            self.manifest,
+            Profile(
+                rows=200,
+                features=(FeatureProfile("a", numeric=numeric_bins(a)),),
+                score=numeric_bins(self.said),
+                target=Spread(20_000.0, 5_000.0),
+            ),
+        )
+        ids = [prediction_id.new().to_bytes(16, "big") for _ in range(200)]
+        rows = Rows(
+            version=1,
+            role="champion",
+            ids=b"".join(ids),
+            rows=np.ones(200, "<u4").tobytes(),
+            event_ms=np.full(200, HOUR * 3_600_000, "<i8").tobytes(),
+            latency_us=np.full(200, 300, "<u4").tobytes(),
+            traces=b"",
+            inputs={"a": wire.column([a[:, None]])},
+            outputs={"y": wire.column([self.said[:, None]])},
+        )
+        labels = [Feedback(i, 0, float(y), 0, 0) for i, y in zip(ids, self.truth, strict=True)]
+        odd = Feedback(ids[0], 0, "dear", 0, 0)
+        self.entries = [
+            Entry(1, "w", 1, 0, [rows], [], []),
+            Entry(1, "w", 2, 0, [], [], [*labels, odd]),
+        ]
+
+
+def test_a_regressions_errors_are_summed() -> None:
+    """In standard deviations of the target, to the millionth; what is no number is refused."""
+    prices = Prices()
+    folded = Fold({1: prices.layout}, {}).run(prices.entries)
+    found = Window(prices.layout, folded.panes[PaneKey(1, "champion", HOUR)])
+    e, y = (prices.said - prices.truth) / 5_000, (prices.truth - 20_000) / 5_000
+    sums = [200, *(1e6 * each.sum() for each in (e, abs(e), e * e, y, y * y))]
+    assert found["residual"] == pytest.approx(sums, abs=200)
+    assert found["graded"][::2].sum() == found["segment:a"][::2].sum() == 200
+    assert found["graded"][1::2].sum() == found["residual"][2]
+    assert folded.totals["labels_unknown"] == 1
+
+
+def test_many_classes_have_a_confidence() -> None:
+    """The score is that of the class that was said, which may be the model's own word for it."""
+    table = np.array([[0.1, 0.7, 0.2], [0.5, 0.2, 0.3], [np.nan, 0.4, 0.6]])
+    manifest = Manifest("m", 1, "", "multiclass", score=Score("p"), classes=("a", "b", "c"))
+    said = manifest.said({"p": table}, 3)
+    assert said.classes.tolist() == [1, 0, -1]
+    assert said.scores[:2].tolist() == [0.7, 0.5]
+    assert np.isnan(said.scores[2])
+    named = Manifest("m", 1, "", "multiclass", score=Score("p"), label="l", classes=("a", "b", "c"))
+    said = named.said({"p": table, "l": np.array(["c", "a", "?"], object)}, 3)
+    assert said.classes.tolist() == [2, 0, -1]
+    assert said.scores[:2].tolist() == [0.2, 0.5]
