@@ -17,6 +17,7 @@ from models.errors import RepositoryError
 from models.manifest import Feature, Manifest, Said, Score, Task, digest_of
 from models.profile import (
     Profile,
+    Spread,
     calibration_table,
     class_counts,
     numeric_bins,
@@ -113,16 +114,24 @@ def _described(
     outputs = loaded.run(tensors_of(loaded, features, table.head(10)))
     score, label = _outputs(loaded, outputs, min(len(table), 10))
     known = classes or (_classes(table[target]) if target else [])
-    task: Task = "other"
-    if label is not None or score is not None:
-        task = "binary" if len(known) == 2 else "multiclass" if len(known) > 2 else "other"
+    task = _task(known, score is not None or label is not None)
+    width = outputs[score.output].reshape(len(outputs[score.output]), -1).shape[1] if score else 0
+    if score and not known and target and table[target].dtype.is_numeric() and width == 1:
+        task = "regression"
+    told = {"binary": True, "multiclass": width == len(known), "regression": True}
     return {
         "features": features,
-        "score": score if task == "binary" else None,
-        "label": label,
+        "score": score if told.get(task) else None,
+        "label": label if task != "regression" else None,
         "classes": tuple(known),
         "task": task,
     }
+
+
+def _task(classes: list[str], says: bool) -> Task:
+    if len(classes) < 2 or not says:
+        return "other"
+    return "binary" if len(classes) == 2 else "multiclass"
 
 
 def _features(
@@ -211,7 +220,12 @@ def build_profile(loaded: LoadedVersion, manifest: Manifest, reference: Referenc
     held = read_table(reference.holdout) if reference.holdout else table
     held_said = _said(loaded, manifest, held) if reference.holdout else said
     metrics: dict[str, float] = {}
-    calibration = None
+    calibration, target = None, None
+    if reference.target and manifest.task == "regression":
+        values = held[reference.target].cast(polars.Float64).to_numpy()
+        metrics = errors(held_said.scores, values)
+        deviation = float(np.nanstd(values))
+        target = Spread(float(np.nanmean(values)), deviation if deviation > 0 else 1.0)
     if reference.target and manifest.task in ("binary", "multiclass"):
         truth = _truth(manifest, held[reference.target])
         metrics = measured(manifest, held_said, truth)
@@ -226,6 +240,7 @@ def build_profile(loaded: LoadedVersion, manifest: Manifest, reference: Referenc
         holdout_rows=len(held),
         calibration=calibration,
         metrics=metrics,
+        target=target,
     )
 
 
@@ -243,6 +258,19 @@ def _said(loaded: LoadedVersion, manifest: Manifest, table: polars.DataFrame) ->
 
 def _truth(manifest: Manifest, target: polars.Series) -> Any:
     return np.array([manifest.class_index(value) for value in target.to_list()], np.int64)
+
+
+def errors(said: Any, truth: Any) -> dict[str, float]:
+    """A regression's errors, in the target's unit, on rows whose truth is known."""
+    known = ~np.isnan(said) & ~np.isnan(truth)
+    error = (said - truth)[known]
+    total = float(((truth[known] - truth[known].mean()) ** 2).sum())
+    found = {
+        "mae": float(np.abs(error).mean()),
+        "rmse": float(np.sqrt((error**2).mean())),
+        "bias": float(error.mean()),
+    }
+    return {**found, "r2": 1 - float((error**2).sum()) / total} if total else found
 
 
 def measured(manifest: Manifest, said: Said, truth: Any) -> dict[str, float]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars
 import pytest
-from sklearn.metrics import roc_auc_score
+from skl2onnx import to_onnx
+from sklearn.datasets import load_diabetes, load_iris
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.metrics import mean_absolute_error, r2_score, roc_auc_score
 
 from models.errors import BadModel, RepositoryError, VersionExists
 from models.repository import Repository
@@ -81,3 +85,49 @@ def test_what_does_not_fit_is_said_in_a_sentence(tmp_path: Path, reference: Path
     junk.write_bytes(b"junk")
     with pytest.raises(BadModel, match="cannot be loaded"):
         push(repository, "m", junk)
+
+
+def sklearn_version(folder: Path, model: Any, x: Any, y: Any) -> tuple[Path, Reference]:
+    """A fitted model as ONNX, and its data as a table."""
+    file = folder / "model.onnx"
+    options = {"zipmap": False} if hasattr(model, "classes_") else None
+    exported = to_onnx(model, x[:1].astype(np.float32), options=options, target_opset=17)
+    file.write_bytes(exported.SerializeToString())
+    table = polars.DataFrame({f"f{i}": x[:, i].astype(np.float32) for i in range(x.shape[1])})
+    table = table.with_columns(polars.Series("y", y))
+    table.write_parquet(folder / "data.parquet")
+    return file, Reference(folder / "data.parquet", "y")
+
+
+def test_a_regression_is_known_by_its_target(tmp_path: Path) -> None:
+    """Diabetes: a number to predict; the errors are scikit-learn's."""
+    x, y = load_diabetes(return_X_y=True)
+    model = LinearRegression().fit(x, y)
+    repository = Repository(tmp_path / "repository")
+    file, reference = sklearn_version(tmp_path, model, x, y)
+    manifest, _ = push(repository, "sugar", file, reference=reference)
+    profile = repository.open(ModelVersion("sugar", 1)).profile
+    assert (manifest.task, manifest.classes, manifest.label) == ("regression", (), None)
+    assert profile is not None
+    assert profile.target is not None
+    assert (profile.target.mean, profile.target.deviation) == pytest.approx((y.mean(), y.std()))
+    said = model.predict(x)
+    assert profile.metrics["mae"] == pytest.approx(mean_absolute_error(y, said), rel=1e-4)
+    assert profile.metrics["r2"] == pytest.approx(r2_score(y, said), rel=1e-4)
+
+
+def test_many_classes_are_known_with_their_confidence(tmp_path: Path) -> None:
+    """Iris: the score is that of the class that was said."""
+    x, y = load_iris(return_X_y=True)
+    model = LogisticRegression(max_iter=1_000).fit(x, y)
+    repository = Repository(tmp_path / "repository")
+    file, reference = sklearn_version(tmp_path, model, x, y)
+    manifest, _ = push(repository, "iris", file, reference=reference)
+    profile = repository.open(ModelVersion("iris", 1)).profile
+    assert (manifest.task, manifest.classes) == ("multiclass", ("0", "1", "2"))
+    assert manifest.score is not None
+    assert profile is not None
+    assert profile.score is not None
+    confidence = model.predict_proba(x).max(axis=1)
+    assert profile.score.high == pytest.approx(confidence.max(), abs=1e-5)
+    assert profile.metrics["accuracy"] == model.score(x, y)
