@@ -65,6 +65,13 @@ class History:
                     key = WindowKey(grain, version, role, start)
                     self.windows[key] = layout.fitted(vector)
 
+    def refresh(self) -> bool:
+        """Read again what another monitor has folded meanwhile; False where there is nothing."""
+        if self._store.progress(self.model).cursor == self.progress.cursor:
+            return False
+        self._reload()
+        return True
+
     def learn(self, number: int) -> None:
         """Read manifest and profile of a version, which never change."""
         if number in self.layouts:

@@ -19,6 +19,7 @@ from models.rollout import Route
 from monitoring import measure, telemetry
 from monitoring.history import History
 from monitoring.judge import Finding, Measurements, Rules, judge, read_rules
+from monitoring.leases import Leases
 from monitoring.rollouts import Rollouts
 from monitoring.settings import Settings
 from monitoring.stream import Store
@@ -29,6 +30,8 @@ log = logging.getLogger("slipstream.monitor")
 
 #: Seconds between judgements; folding goes on in between.
 JUDGE = 2.0
+#: Seconds between looks at what another monitor follows.
+OVERHEAR = 2.0
 #: Seconds after which a silent worker counts as gone.
 SILENT = 10
 
@@ -44,6 +47,8 @@ class Monitor:
         self.repository = Repository(settings.repository)
         self.histories: dict[str, History] = {}
         self.rollouts = Rollouts(self.client)
+        self.leases = Leases(self.client, settings.port)
+        self.followed: set[str] = set()
         self.findings: dict[str, list[tuple[Finding, int]]] = {}
         self.lock = threading.RLock()
         self.changed_ms = 0
@@ -51,6 +56,7 @@ class Monitor:
         self._stopping = threading.Event()
         self._tracing = Tracing(settings.otlp_endpoint)
         self._judged = 0.0
+        self._overheard: dict[str, float] = {}
 
     # --- follow ------------------------------------------------------------------------------
 
@@ -69,26 +75,54 @@ class Monitor:
                 self.failed, busy = f"the monitor fails: {error!r}", False
             if not busy:
                 self._stopping.wait(self.settings.interval)
+        self._leave()
         self._tracing.shutdown()
+
+    def _leave(self) -> None:
+        try:
+            self.leases.give_up()
+        except (RedisError, OSError) as error:
+            log.info("the leases run out by themselves: %s", error)
 
     def stop(self) -> None:
         self._stopping.set()
 
     def step(self) -> bool:
-        """Fold one slice of each model; True where there may be more."""
+        """Fold one slice of each model that is its own to follow; True where there may be more."""
+        models = self.store.models()
+        self.followed = self.leases.share(models)
         busy = False
-        for model in self.store.models():
-            busy |= self._follow(model)
+        for model in models:
+            if model in self.followed:
+                busy |= self._follow(model)
+            else:
+                self._overhear(model)
         if time.monotonic() - self._judged > JUDGE or not busy:
             self._judge_all()
             self._judged = time.monotonic()
         return busy
 
+    def _history(self, model: str) -> History:
+        if model not in self.histories:
+            self.histories[model] = History(model, self.store, self.repository)
+        return self.histories[model]
+
+    def _overhear(self, model: str) -> None:
+        """What another monitor has found, from time to time: readers may ask any of them."""
+        if time.monotonic() - self._overheard.get(model, 0.0) < OVERHEAR:
+            return
+        self._overheard[model] = time.monotonic()
+        history = self._history(model)
+        with self.lock:
+            if history.refresh():
+                self.changed_ms = time.time_ns() // 1_000_000
+        self.findings[model] = [
+            (msgspec.convert(record, Finding, strict=False), record["since_ms"])
+            for record in self._told(model).values()
+        ]
+
     def _follow(self, model: str) -> bool:
-        history = self.histories.get(model)
-        if history is None:
-            history = History(model, self.store, self.repository)
-            self.histories[model] = history
+        history = self._history(model)
         with self.lock:
             folded = history.step()
         if folded is None:
@@ -108,6 +142,8 @@ class Monitor:
 
     def _judge_all(self) -> None:
         for model, history in self.histories.items():
+            if model not in self.followed:
+                continue
             route = self.route(model)
             telemetry.LAG.labels(model).set(self.store.lag(model, history.progress.cursor))
             telemetry.LOST.labels(model).set(history.progress.totals["entries_lost"])
@@ -171,10 +207,7 @@ class Monitor:
     def _tell(self, model: str, found: list[Finding]) -> None:
         """To the log and to Redis, once for each finding that opens or closes."""
         now = self._event_ms(model)
-        stored = cast("dict[bytes, bytes]", self.client.hgetall(keys.findings(model)))
-        known: dict[str, dict[str, Any]] = {
-            name.decode(): json.loads(data) for name, data in stored.items()
-        }
+        known = self._told(model)
         current = {finding.fingerprint: finding for finding in found}
         for gone in known.keys() - current.keys():
             log.info("%s: over: %s", model, known[gone]["sentence"])
@@ -194,6 +227,11 @@ class Monitor:
         for severity in ("page", "ticket", "digest"):
             count = sum(finding.severity == severity for finding in found)
             telemetry.FINDINGS.labels(model, severity).set(count)
+
+    def _told(self, model: str) -> dict[str, dict[str, Any]]:
+        """The findings that are open, as they were told."""
+        stored = cast("dict[bytes, bytes]", self.client.hgetall(keys.findings(model)))
+        return {name.decode(): json.loads(data) for name, data in stored.items()}
 
     def _event_ms(self, model: str) -> int:
         return self.histories[model].newest("day") * 86_400_000

@@ -42,7 +42,8 @@ class Settings:
     shadow_memory: int = 1024 * 1024 * 1024
     #: Largest request that a shadow sees, and largest answer that is heard, in bytes.
     shadow_bytes: int = 1024 * 1024
-    #: Share of its requests, 0 to 1, that a shadow gets however busy the gateway is.
+    #: Share of its requests, 0 to 1, that a shadow gets however busy the gateway is. With 1 it
+    #: is no guest either: it has its share of the processor like other processes of low priority.
     shadow_floor: float = 0.02
     #: Seconds between looks at the routes.
     poll: float = 0.25

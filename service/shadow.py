@@ -233,6 +233,8 @@ class Shadow:
             self._lose("its memory is used up", "leak")
         else:
             self._loading = message.what == "loading"
+            if message.what == "open" and self._child and self._settings.shadow_floor < 1:
+                self._child.be_a_guest()
 
     def _answered(self, job: Job, answer: Answer, now: float) -> None:
         good = answer.outputs is not None

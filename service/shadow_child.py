@@ -48,13 +48,20 @@ class Child:
                 ours.close()
                 raise
         os.setpriority(os.PRIO_PROCESS, self._process.pid, NICENESS)
-        if sys.platform == "linux":  # it runs where nobody else wants to, and interrupts nobody
-            os.sched_setscheduler(self._process.pid, os.SCHED_IDLE, os.sched_param(0))
-            with contextlib.suppress(OSError):
-                Path(f"/proc/{self._process.pid}/autogroup").write_text("19")
         self._channel = ours
         self._frames = Frames()
         self._unsent = memoryview(b"")
+
+    def be_a_guest(self) -> None:
+        """From now on run where nobody else wants to, and interrupt nobody.
+
+        Not before a model is open: on a busy machine that would never end.
+        """
+        if sys.platform == "linux":
+            with contextlib.suppress(OSError):  # it may have ended
+                os.sched_setscheduler(self.pid, os.SCHED_IDLE, os.sched_param(0))
+                # Linux weighs sessions against each other before it looks at processes.
+                Path(f"/proc/{self.pid}/autogroup").write_text("19")
 
     @property
     def pid(self) -> int:

@@ -63,10 +63,10 @@ class Answer(msgspec.Struct, array_like=True, tag=0, frozen=True, gc=False):
 
 
 class Note(msgspec.Struct, array_like=True, tag=1, frozen=True, gc=False):
-    """`loading` asks for patience; `ready` ends it; `leaving` wants a fresh process and is no
-    fault of the Asks that are left."""
+    """`loading` asks for patience, `ready` and `open` (a model is) end it; `leaving` wants a fresh
+    process and is no fault of the Asks that are left."""
 
-    what: Literal["loading", "ready", "leaving"]
+    what: Literal["loading", "ready", "open", "leaving"]
 
 
 Message = Answer | Note
@@ -184,7 +184,7 @@ class Guest:
             try:
                 loaded = self._versions.load(version)
             finally:
-                self._say(Note("ready"))
+                self._say(Note("open"))
         return loaded
 
     def _recorded(self, loaded: LoadedVersion, said: Tensors) -> dict[str, Column]:

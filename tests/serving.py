@@ -79,10 +79,12 @@ class Gateway(Process):
 
 
 class Monitor(Process):
-    """`python -m monitoring` on a free port."""
+    """`python -m monitoring` on a free port, or on one that it had before."""
 
-    def __init__(self, folder: Path, repository: Path, redis_url: str, **env: str) -> None:
-        self.port = free_port()
+    def __init__(
+        self, folder: Path, repository: Path, redis_url: str, port: int = 0, **env: str
+    ) -> None:
+        self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         environment = {
             "SLIPSTREAM_REPOSITORY": str(repository),

@@ -3,7 +3,9 @@
 slipstream:models               set     names of the models that ever left a fact
 slipstream:routes               channel name of a model whose route changed; a hint only
 slipstream:workers              hash    worker -> JSON of its last heartbeat (routes applied, drops)
+slipstream:monitors             zset    monitor -> seconds since 1970 of its last sign of life
 
+slipstream:{m}:lease            string  the monitor that follows the model, for a few seconds
 slipstream:{m}:route            hash    revision, document (JSON of models.rollout.Route)
 slipstream:{m}:audit            stream  one entry a change of route: who, why, before, after
 slipstream:{m}:once:K           string  revision that the change with idempotency key K made
@@ -13,7 +15,6 @@ slipstream:{m}:verdicts         stream  one entry a verdict: evidence, policy, g
 slipstream:{m}:facts            stream  one entry a flush of one worker: records.Entry, packed
 slipstream:{m}:ledger:H         hash    prediction id -> records.Outcome; H: hour of the id
 slipstream:{m}:windows:G:V:R    hash    window start -> counts; G: hour or day, V: version, R: role
-slipstream:{m}:pairs:G:V        hash    window start -> counts of pairs with shadow V
 slipstream:{m}:cursor           hash    id: last folded entry of `facts`, and running totals
 slipstream:{m}:disagreements    list    JSON of examples on which a shadow disagreed, newest first
 slipstream:{m}:findings         hash    fingerprint -> JSON of a finding that is open
@@ -24,11 +25,16 @@ from __future__ import annotations
 MODELS = "slipstream:models"
 WORKERS = "slipstream:workers"
 ROUTES = "slipstream:routes"
+MONITORS = "slipstream:monitors"
 
 
 def of(model: str, *parts: object) -> str:
     """The key of a model's `parts`, e.g. of("flights", "route")."""
     return ":".join(("slipstream", "{" + model + "}", *map(str, parts)))
+
+
+def lease(model: str) -> str:
+    return of(model, "lease")
 
 
 def route(model: str) -> str:
@@ -69,10 +75,6 @@ def ledger(model: str, hour: int) -> str:
 
 def windows(model: str, grain: str, version: int, role: str) -> str:
     return of(model, "windows", grain, version, role)
-
-
-def pairs(model: str, grain: str, version: int) -> str:
-    return of(model, "pairs", grain, version)
 
 
 def cursor(model: str) -> str:

@@ -16,6 +16,7 @@ from monitoring.history import History
 from monitoring.stream import Store
 from slipstream.client import Client, encode
 from slipstream.embedded import EmbeddedRedis
+from slipstream.processes import free_port
 from tests.serving import Gateway, Monitor, eventually, two_versions
 
 REQUESTS = 6_000
@@ -53,14 +54,14 @@ def test_every_count_equals_that_of_an_undisturbed_run(tmp_path: Path, reference
         senders = [threading.Thread(target=send, args=(gateway, seed)) for seed in (1, 2)]
         for sender in senders:
             sender.start()
-        kills = 0
+        kills, port = 0, free_port()
         while any(sender.is_alive() for sender in senders):
-            monitor = Monitor(tmp_path / "monitor", repository, server.url)
+            monitor = Monitor(tmp_path / "monitor", repository, server.url, port)
             senders[0].join(random.Random(kills).uniform(0.05, 0.6))
             monitor.kill()
             kills += 1
         gateway.stop()  # its last facts are in the stream now
-        monitor = Monitor(tmp_path / "monitor", repository, server.url)
+        monitor = Monitor(tmp_path / "monitor", repository, server.url, port)
         store = Store(client)
         eventually(lambda: store.lag("killed", store.progress("killed").cursor) == 0)
         monitor.stop()
@@ -82,6 +83,38 @@ def test_every_count_equals_that_of_an_undisturbed_run(tmp_path: Path, reference
         assert json.dumps(undisturbed.progress.totals)
         client.close()
         aside.close()
+
+
+def test_another_monitor_takes_over(
+    tmp_path: Path, repository: Path, gateway: Gateway, redis_server: EmbeddedRedis
+) -> None:
+    """The one that follows is killed; the other folds what comes then, and both told the same."""
+    monitors = [Monitor(tmp_path / str(i), repository, redis_server.url) for i in range(2)]
+    client = redis.Redis.from_url(redis_server.url)
+    caller = Client(gateway.url)
+
+    def send_and_see(count: int) -> None:
+        for _ in range(count):
+            caller.predict("strict", {"x": np.ones((1, 4), np.float32)})
+
+    def folded() -> int:
+        return Store(client).progress("strict").totals["requests"]
+
+    before = folded()
+    send_and_see(30)
+    eventually(lambda: folded() == before + 30)
+    holder = client.get("slipstream:{strict}:lease")
+    assert holder is not None
+    dead = next(m for m in monitors if holder.endswith(f":{m.port}".encode()))
+    alive = next(m for m in monitors if m is not dead)
+    dead.kill()
+    send_and_see(30)
+    eventually(lambda: folded() == before + 60)
+    shown = alive.get("models/strict/timeline")["traffic"]["requests"]
+    assert sum(shown) >= 60
+    alive.stop()
+    caller.close()
+    client.close()
 
 
 def test_a_monitor_that_was_overtaken_changes_nothing(
