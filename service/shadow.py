@@ -48,6 +48,9 @@ SOON, LATER = 0.002, 0.02
 LOADING = 60.0
 #: Seconds until a process that was lost is replaced: at first, and after many in a row.
 BACKOFF, LONGEST_BACKOFF = 0.1, 10.0
+#: Share of its time that a process waited for a core, from which it was starved, not slow; and
+#: how many deadlines it gets then.
+STARVED, STARVING = 0.5, 6
 #: Seconds between looks at the event loop, and looks until the share is set anew.
 LOOK, LOOKS = 0.01, 5
 
@@ -87,7 +90,7 @@ class Shadow:
         self._child: Child | None = None
         self._lost: Child | None = None
         self._loading = False
-        self._heard = self._start_at = 0.0
+        self._heard = self._start_at = self._waited = 0.0
         self._backoff = BACKOFF
 
     def offer(self, job: Job) -> None:
@@ -150,12 +153,27 @@ class Shadow:
             self._hear(message, now)
         patience = LOADING if self._loading else self._settings.shadow_deadline
         if self._flying and now - self._heard > patience:
-            log.warning("%s did not answer within %g s", self._flying[0].version, patience)
-            self._lose("it was killed", "deadline")
+            self._late(now, patience)
         batch = self._batch(now)
         if self._child is not None and (batch or self._child.congested):
             self._child.write(batch)
         return bool(heard or batch)
+
+    def _late(self, now: float, patience: float) -> None:
+        """No answer in time: the model's fault, or that of a machine that has no time for it."""
+        version = self._flying[0].version
+        assert self._child is not None
+        waited, self._waited = self._waited, self._child.waited
+        starved = self._waited - waited > STARVED * (now - self._heard)
+        if not starved:
+            log.warning("%s did not answer within %g s", version, patience)
+            self._lose("it was killed", "deadline")
+        elif now - self._flying[0].since < STARVING * patience:
+            self._heard = now
+        else:
+            log.warning("the machine has no time for %s", version)
+            _count(self._flying.popleft(), "dropped_stale")
+            self._lose("it was starved", "starved")
 
     def _batch(self, now: float) -> bytes:
         """The next jobs for the child, as far as it may and can have them; drops the others."""
@@ -173,8 +191,8 @@ class Shadow:
             if not may:
                 _count(job, "dropped_breaker")
                 continue
-            if not self._flying:
-                self._heard = now
+            if not self._flying and self._child is not None:
+                self._heard, self._waited = now, self._child.waited
             try:
                 frames.append(frame(Ask(*job.version, packed(job.tensors))))
             except Exception:
@@ -209,7 +227,7 @@ class Shadow:
             self._lost, self._child = self._child, None
         metrics.RESTARTS.labels(reason).inc()
         self._back_off(now)
-        if self._flying and reason != "leak":
+        if self._flying and reason not in ("leak", "starved"):
             job = self._flying.popleft()
             log.warning("the shadow's process is gone while it ran %s: %s", job.version, why)
             self._fail(job, now - self._heard, now)

@@ -64,6 +64,14 @@ class Child:
                 Path(f"/proc/{self.pid}/autogroup").write_text("19")
 
     @property
+    def waited(self) -> float:
+        """Seconds for which it wanted a core and had none; 0 where the system does not tell."""
+        try:
+            return int(Path(f"/proc/{self.pid}/schedstat").read_text().split()[1]) / 1e9
+        except (OSError, ValueError, IndexError):
+            return 0.0
+
+    @property
     def pid(self) -> int:
         return self._process.pid
 

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -300,7 +302,7 @@ async def test_the_breaker_opens_and_closes(
 
 async def test_a_model_that_hangs_is_killed_at_the_deadline(bench: Benches) -> None:
     """Its request failed; those behind it are run by the next process, once each."""
-    queue = bench(shadow_deadline=2.0)
+    queue = bench(shadow_deadline=2.0, shadow_floor=1.0)
     await queue.asked("slow", HARMLESS, "ran")
     assert queue.shadow._child is not None
     first = queue.shadow._child.pid
@@ -315,6 +317,29 @@ async def test_a_model_that_hangs_is_killed_at_the_deadline(bench: Benches) -> N
     assert [fact.kind for fact in queue.sink.facts].count("error") == 1
     assert queue.shadow._child.pid != first
     assert not psutil.pid_exists(first)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells who waits for a core")
+async def test_a_starved_shadow_is_no_failing_one(bench: Benches) -> None:
+    """On a core that others take whole it is late, which says nothing about the version."""
+    queue = bench(shadow_deadline=0.3)
+    await queue.asked("slow", HARMLESS, "ran")
+    assert queue.shadow._child is not None
+    core = min(os.sched_getaffinity(0))
+    os.sched_setaffinity(queue.shadow._child.pid, {core})
+    command = [sys.executable, "-c", "while True: pass"]
+    others = [subprocess.Popen(command) for _ in range(2)]
+    try:
+        for other in others:
+            os.sched_setaffinity(other.pid, {core})
+        queue.offer("slow", HARMFUL)
+        await queue.until(lambda: "dropped_stale" in queue.outcomes)
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+    assert queue.outcomes == {"ran": 1, "dropped_stale": 1}
+    assert [fact.kind for fact in queue.sink.facts] == ["ok"]
 
 
 async def test_a_hog_meets_its_ceiling(bench: Benches) -> None:
