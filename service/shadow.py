@@ -48,8 +48,8 @@ SOON, LATER = 0.002, 0.02
 LOADING = 60.0
 #: Seconds until a process that was lost is replaced: at first, and after many in a row.
 BACKOFF, LONGEST_BACKOFF = 0.1, 10.0
-#: Share of its time that a process waited for a core, from which it was starved, not slow; and
-#: how many deadlines it gets then.
+#: Share of a core below which a process that wants one is starved, not slow; and how many
+#: deadlines it gets then.
 STARVED, STARVING = 0.5, 6
 #: Seconds between looks at the event loop, and looks until the share is set anew.
 LOOK, LOOKS = 0.01, 5
@@ -90,7 +90,7 @@ class Shadow:
         self._child: Child | None = None
         self._lost: Child | None = None
         self._loading = False
-        self._heard = self._start_at = self._waited = 0.0
+        self._heard = self._start_at = self._ran = 0.0
         self._backoff = BACKOFF
 
     def offer(self, job: Job) -> None:
@@ -163,9 +163,9 @@ class Shadow:
         """No answer in time: the model's fault, or that of a machine that has no time for it."""
         version = self._flying[0].version
         assert self._child is not None
-        waited, self._waited = self._waited, self._child.waited
-        starved = self._waited - waited > STARVED * (now - self._heard)
-        if not starved:
+        ran, self._ran = self._ran, self._child.ran
+        fed = self._ran - ran > STARVED * (now - self._heard)
+        if fed or not self._child.wants_a_core:
             log.warning("%s did not answer within %g s", version, patience)
             self._lose("it was killed", "deadline")
         elif now - self._flying[0].since < STARVING * patience:
@@ -192,7 +192,7 @@ class Shadow:
                 _count(job, "dropped_breaker")
                 continue
             if not self._flying and self._child is not None:
-                self._heard, self._waited = now, self._child.waited
+                self._heard, self._ran = now, self._child.ran
             try:
                 frames.append(frame(Ask(*job.version, packed(job.tensors))))
             except Exception:

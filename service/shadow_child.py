@@ -64,12 +64,20 @@ class Child:
                 Path(f"/proc/{self.pid}/autogroup").write_text("19")
 
     @property
-    def waited(self) -> float:
-        """Seconds for which it wanted a core and had none; 0 where the system does not tell."""
+    def ran(self) -> float:
+        """Seconds of a core that it has had; 0 where the system does not tell."""
         try:
-            return int(Path(f"/proc/{self.pid}/schedstat").read_text().split()[1]) / 1e9
+            return int(Path(f"/proc/{self.pid}/schedstat").read_text().split()[0]) / 1e9
         except (OSError, ValueError, IndexError):
             return 0.0
+
+    @property
+    def wants_a_core(self) -> bool:
+        """It runs, or would if it could: it does not sleep."""
+        try:
+            return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "R"
+        except (OSError, IndexError):
+            return False
 
     @property
     def pid(self) -> int:
