@@ -34,6 +34,7 @@ from models.rollout import Route
 from models.sessions import LoadedVersion, Retiring
 from models.version import ModelVersion, State
 from service import metrics
+from service.orders import Orders
 from service.recorded import Recorded
 from service.recorder import AWAY
 from service.route_copy import RouteCopy
@@ -70,6 +71,7 @@ class Fleet:
         self._deadline = settings.deadline
         self._recorded = Recorded(settings.redis_url)
         self._copy = RouteCopy(settings.home / "routes.json")
+        self.orders = Orders(client)
         self._hints: PubSub | None = None
         self._life: dict[ModelVersion, Life] = {}
         self._on_disk: set[ModelVersion] = set()
@@ -356,6 +358,7 @@ class Fleet:
                     await asyncio.to_thread(self.load_all)
                     looked = asyncio.get_running_loop().time()
                 await self.read_routes()
+                await self.read_orders()
             except Exception:
                 log.exception("looking for versions and routes failed; it goes on")
 
@@ -391,6 +394,20 @@ class Fleet:
             changed = await self._try(route) or changed
         if changed:
             await asyncio.to_thread(self._copy.write, dict(self._routes))
+
+    async def read_orders(self) -> None:
+        """Do what operators asked of other workers."""
+        try:
+            found = await self.orders.heard()
+        except AWAY as error:
+            log.debug("no orders are heard: %s", error)  # the recorder says it aloud
+            return
+        for order in found:
+            act = self.load if order.action == "load" else self.unload
+            try:
+                await asyncio.to_thread(act, order.model, order.number)
+            except SlipstreamError as error:
+                log.warning("%s %s, as another worker did: %s", order.action, order.model, error)
 
     async def _try(self, route: Route) -> bool:
         """Apply a route; where its versions are not ready, it makes them wanted and waits."""

@@ -76,6 +76,7 @@ class Gateway:
     async def start(self) -> None:
         await asyncio.to_thread(self.fleet.load_all)
         await self.fleet.read_routes()
+        await self.fleet.read_orders()
         self._tasks = [
             asyncio.create_task(work)
             for work in (self.recorder.run(), self.fleet.follow(), self._beat())

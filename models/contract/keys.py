@@ -3,6 +3,7 @@
 slipstream:models               set     names of the models that ever left a fact
 slipstream:routes               channel name of a model whose route changed; a hint only
 slipstream:workers              hash    worker -> JSON of its last heartbeat (routes applied, drops)
+slipstream:orders               stream  load and unload, as one worker was asked and all are to do
 slipstream:monitors             zset    monitor -> seconds since 1970 of its last sign of life
 
 slipstream:{m}:lease            string  the monitor that follows the model, for a few seconds
@@ -26,6 +27,7 @@ MODELS = "slipstream:models"
 WORKERS = "slipstream:workers"
 ROUTES = "slipstream:routes"
 MONITORS = "slipstream:monitors"
+ORDERS = "slipstream:orders"
 
 
 def of(model: str, *parts: object) -> str:

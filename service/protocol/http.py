@@ -25,6 +25,7 @@ from models.sessions import LoadedVersion
 from models.signature import TensorSpec
 from models.version import State
 from service import feedback, metrics
+from service.orders import Order
 from service.predictor import TOKEN, Prediction, Predictor, event_time
 from service.protocol import codec
 from service.settings import Settings
@@ -298,6 +299,7 @@ async def load(protocol: Protocol, call: Call) -> Answer:
             f"a model is loaded from the repository; the parameter '{others[0]}' is not taken"
         )
     await asyncio.to_thread(protocol.fleet.load, call.model, number)
+    await protocol.fleet.orders.give(Order("load", call.model, number))
     return Answer(200, b"", [])
 
 
@@ -309,6 +311,7 @@ async def unload(protocol: Protocol, call: Call) -> Answer:
     _check_operator(protocol, call)
     number, _ = _version_asked(call)
     await asyncio.to_thread(protocol.fleet.unload, call.model, number)
+    await protocol.fleet.orders.give(Order("unload", call.model, number))
     return Answer(200, b"", [])
 
 

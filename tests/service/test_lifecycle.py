@@ -23,6 +23,7 @@ from models.repository import Repository
 from models.rollout import Route, promote, start_canary, start_shadow
 from models.version import ModelVersion, State
 from service.fleet import GONE, Fleet
+from service.orders import Order
 from service.settings import Settings
 from slipstream.embedded import EmbeddedRedis
 from tests import onnx_models
@@ -48,6 +49,35 @@ async def fleet(
     fleet.load_all()
     yield fleet
     await worker.aclose()
+
+
+async def test_orders_reach_the_other_workers(
+    fleet: Fleet, tmp_path: Path, redis_server: EmbeddedRedis
+) -> None:
+    """What one worker was asked the others do, too, and it does not hear itself."""
+    client = redis.asyncio.Redis.from_url(redis_server.url.replace("/0", "/9"))
+    other = Fleet(Repository(tmp_path), client, Settings(home=tmp_path / "other", poll=0.01))
+    other.load_all()
+    for each in (fleet, other):
+        await each.read_orders()
+    fleet.unload("m", 1)
+    assert await fleet.orders.give(Order("unload", "m", 1))
+    for each in (fleet, other):
+        await each.read_orders()
+        assert states(each) == {1: State.RETIRED, 2: State.READY, 3: State.READY}
+    fleet.load("m")
+    await fleet.orders.give(Order("load", "m", None))
+    await fleet.orders.give(Order("unload", "m", 3))  # the champion's: refused, and told
+    await other.read_orders()
+    assert set(states(other).values()) == {State.READY}
+    await client.aclose()
+
+
+async def test_orders_without_redis_are_done_here_alone(tmp_path: Path) -> None:
+    client = redis.asyncio.Redis.from_url("redis://127.0.0.1:1")
+    fleet = Fleet(Repository(tmp_path), client, Settings(home=tmp_path / "home"))
+    assert not await fleet.orders.give(Order("unload", "m", 1))
+    await fleet.read_orders()
 
 
 def states(fleet: Fleet) -> dict[int, State]:
