@@ -29,8 +29,8 @@ TAIL = 0.001
 LARGEST = 1e308
 #: Most levels kept of a categorical feature; the rest is counted as other.
 LEVELS = 200
-#: Bins of the calibration table, uniform in the score.
-CALIBRATION_BINS = 20
+#: Bins of the scores, half of them at quantiles and half of equal width.
+SCORE_BINS = 64
 
 
 class NumericBins(msgspec.Struct, frozen=True):
@@ -94,12 +94,38 @@ class Levels(msgspec.Struct, frozen=True):
 MISSING = frozenset({"", "nan", "None"})
 
 
+class Usual(msgspec.Struct, frozen=True):
+    """What is usual between blocks of the reference (monitoring.stats.blocks): rising `ratios` of
+    a statistic to what chance alone would make it, and what they come to."""
+
+    ratios: tuple[float, ...]
+    memory: float
+    dispersion: float
+    df: float
+
+
+class Blocks(msgspec.Struct, frozen=True):
+    """How a feature varies from one block of time to the next.
+
+    `rows` are those of a usual block, by which bins were pooled for `chi_squared`;
+    `anderson_darling` is None where bins have no order. `missing` is the largest share of missing
+    values that any block has, `peaks` the largest share of each bin.
+    """
+
+    rows: int
+    chi_squared: Usual
+    anderson_darling: Usual | None
+    missing: float
+    peaks: tuple[float, ...]
+
+
 class FeatureProfile(msgspec.Struct, frozen=True):
     """The reference of one feature; exactly one of `numeric` and `categorical` is set."""
 
     name: str
     numeric: NumericBins | None = None
     categorical: Levels | None = None
+    blocks: Blocks | None = None
 
     @property
     def bins(self) -> NumericBins | Levels:
@@ -123,19 +149,13 @@ class FeatureProfile(msgspec.Struct, frozen=True):
         return np.array((*self.categorical.counts, self.categorical.other), np.int64)
 
 
-class Calibration(msgspec.Struct, frozen=True):
-    """How often a score came true: per uniform score bin, rows, sum of scores, positives."""
+class Scale(msgspec.Struct, frozen=True):
+    """In what a regression's truth and errors are counted (monitoring.stats.regression): mean and
+    deviation of the truth, and root mean square of the error, in the truth's unit."""
 
-    counts: tuple[int, ...]
-    score_sums: tuple[float, ...]
-    positives: tuple[int, ...]
-
-
-class Spread(msgspec.Struct, frozen=True):
-    """Mean and standard deviation of what a regression predicts, in its own unit."""
-
-    mean: float
-    deviation: float
+    centre: float
+    spread: float
+    error: float
 
 
 class Profile(msgspec.Struct, frozen=True):
@@ -143,16 +163,24 @@ class Profile(msgspec.Struct, frozen=True):
 
     `score` bins the scores; `classes` counts the predicted classes, in the manifest's order, and
     then unknown ones. `metrics` holds AUC, accuracy and so on, on the hold-out.
+
+    `graded` counts the hold-out as windows do (monitoring.window): by score bin, of a binary task
+    class said x truth, of many classes wrong and right. `errors` are a regression's, in
+    `target.error`: by score bin rows, sums of |e|, e, e^2 and e^4. `grain` is day or hour
+    where the reference was cut into `blocks` of time.
     """
 
     rows: int
     features: tuple[FeatureProfile, ...] = ()
-    score: NumericBins | None = None
+    score: FeatureProfile | None = None
     classes: tuple[int, ...] = ()
     holdout_rows: int = 0
-    calibration: Calibration | None = None
     metrics: dict[str, float] = msgspec.field(default_factory=dict)
-    target: Spread | None = None
+    target: Scale | None = None
+    graded: tuple[int, ...] = ()
+    errors: tuple[tuple[float, ...], ...] = ()
+    grain: str = ""
+    blocks: int = 0
 
 
 def bin_shares(counts: Ints | Floats) -> Floats:
@@ -169,13 +197,18 @@ def bin_shares(counts: Ints | Floats) -> Floats:
 def coarser(counts: Ints, bins: int) -> Ints:
     """Which of at most `bins` groups each fine bin belongs to, of about equal reference mass.
 
-    Chosen from the reference alone: groups that depend on the window inflate false alarms.
+    Chosen from the reference alone: groups that depend on the window inflate false alarms. A bin
+    that is empty there joins the one before it, the first ones that after them: on its own it
+    would make much of a single value.
     """
     total = counts.sum()
     if total == 0:
         return np.zeros(len(counts), np.int64)
     middle = (np.cumsum(counts) - counts / 2) / total
     groups = np.minimum((middle * bins).astype(np.int64), bins - 1)
+    there = np.flatnonzero(counts)
+    before = np.searchsorted(there, np.arange(len(counts)), side="right") - 1
+    groups = groups[there[np.maximum(before, 0)]]
     return np.unique(groups, return_inverse=True)[1].astype(np.int64)
 
 
@@ -188,13 +221,35 @@ def numeric_bins(values: Floats) -> NumericBins:
     finite = np.clip(there, -LARGEST, LARGEST)
     grid = [TAIL, *(np.arange(1, BINS) / BINS), 1 - TAIL]
     inner = np.quantile(finite, grid, method="inverted_cdf")
+    return _between(inner, finite, len(values) - len(there))
+
+
+def score_bins(scores: Floats) -> NumericBins:
+    """Bins of scores, half at their quantiles and half of equal width.
+
+    Quantiles alone put into one bin what was rare in the reference and is what a shift brings;
+    equal widths alone waste bins where all scores are small.
+    """
+    there = scores[~np.isnan(scores)]
+    if len(there) == 0:
+        return numeric_bins(scores)
+    finite = np.clip(there, -LARGEST, LARGEST)
+    parts = np.arange(1, SCORE_BINS // 2) / (SCORE_BINS // 2)
+    low, high = float(finite.min()), float(finite.max())
+    # Scores come rounded (0.29), and an edge a digit off would put half of a value aside.
+    even = np.round(low + (high - low) * parts, 12)
+    inner = np.quantile(finite, parts, method="inverted_cdf")
+    return _between(np.concatenate([inner, even]), finite, len(scores) - len(there))
+
+
+def _between(inner: Floats, finite: Floats, missing: int) -> NumericBins:
     below = np.nextafter(finite.min(), -np.inf)
-    edges = np.unique([below, *inner, finite.max()])
+    edges = np.unique(np.clip([below, *inner, finite.max()], below, finite.max()))
     counts = np.bincount(np.searchsorted(edges, finite, side="left"), minlength=len(edges) + 1)
     return NumericBins(
         edges=tuple(edges.tolist()),
         counts=tuple(counts.tolist()),
-        missing=len(values) - len(there),
+        missing=missing,
         low=float(finite.min()),
         high=float(finite.max()),
     )
@@ -258,16 +313,6 @@ def class_counts(said: Said, classes: int) -> tuple[int, ...]:
     """Counts of the predicted classes, then of unknown ones (index -1)."""
     index = np.where(said.classes < 0, classes, said.classes)
     return tuple(np.bincount(index, minlength=classes + 1).tolist())
-
-
-def calibration_table(scores: Floats, positive: npt.NDArray[np.bool_]) -> Calibration:
-    """Count, score sum and positives in uniform bins of the score on [0, 1]."""
-    bins = np.clip((scores * CALIBRATION_BINS).astype(int), 0, CALIBRATION_BINS - 1)
-    return Calibration(
-        counts=tuple(np.bincount(bins, minlength=CALIBRATION_BINS).tolist()),
-        score_sums=tuple(np.bincount(bins, scores, CALIBRATION_BINS).tolist()),
-        positives=tuple(np.bincount(bins, positive, CALIBRATION_BINS).astype(int).tolist()),
-    )
 
 
 def read_profile(path: Path) -> Profile:

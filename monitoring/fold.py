@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -23,6 +24,7 @@ from models.prediction_id import HOUR_MS
 from models.profile import feature_values
 from models.signature import Array
 from models.version import Role
+from monitoring.stats import regression
 from monitoring.window import (
     GRID,
     KINDS,
@@ -34,13 +36,14 @@ from monitoring.window import (
     Layout,
     PairLayout,
     Vector,
+    graded_cell,
 )
 
 #: Disagreements of a slice that are kept as examples.
 EXAMPLES = 50
 #: The bin of a value that was not recorded; a profile has fewer bins.
 NOWHERE = 255
-#: Standard deviations of the target beyond which an error counts as this large.
+#: Usual errors beyond which one counts as this large, in the sums by bin.
 FAR = 1_000.0
 #: Scores are kept away from 0 and 1 by this before a logarithm is taken.
 EPSILON = 1e-7
@@ -384,9 +387,7 @@ class _Grading:
             self._count(vector, "confusion", self._labels * (known + 1) + said, self._signs)
         if self._task == "binary":
             self._add_scores(vector)
-            self._add_graded(vector, (self._said == 1) * 2 + self._labels, 4)
-        else:
-            self._add_graded(vector, (self._said == self._labels).astype(np.int64), 2)
+        self._add_graded(vector, *graded_cell(self._layout.manifest, self._said, self._labels))
 
     def _count(self, vector: Vector, section: str, at: Vector, what: Vector) -> None:
         np.add.at(vector[self._layout.sections[section]], at, what)
@@ -416,29 +417,29 @@ class _Grading:
             self._count(vector, f"segment:{segment.feature}", where, self._signs[there])
 
     def _add_residuals(self, vector: Vector) -> None:
-        """In the target's standard deviations, so that sums of whole millionths have room."""
         profile = self._layout.profile
         if profile is None or profile.target is None:
             return
-        target = profile.target
-        errors = (self._scores - self._labels) / target.deviation
-        labels = (self._labels - target.mean) / target.deviation
-        there = ~np.isnan(errors)
-        e, y = (np.clip(each[there], -FAR, FAR) for each in (errors, labels))
-        signs = self._signs[there]
-        sums = np.stack([e, np.abs(e), e * e, y, y * y], axis=1)
-        whole = np.round(sums * MICRO).astype(np.int64) * signs[:, None]
-        vector[self._layout.sections["residual"]] += [signs.sum(), *whole.sum(axis=0)]
+        scale = regression.Scale(*msgspec.structs.astuple(profile.target))
+        there = ~np.isnan(self._scores)
+        said, truth, signs = self._scores[there], self._labels[there], self._signs[there]
+        for sign in (1, -1):
+            rows = signs == sign
+            vector[self._layout.sections["residual"]] += sign * regression.sums(
+                scale, truth[rows], said[rows]
+            )
+        off = np.minimum(np.abs(said - truth) / scale.error, FAR)
+        whole = np.round(off * MICRO).astype(np.int64) * signs
         if profile.score is not None:
-            bins = profile.score.index(self._scores[there])
+            bins = profile.score.index(said)
             self._count(vector, "graded", bins * 2, signs)
-            self._count(vector, "graded", bins * 2 + 1, whole[:, 1])
+            self._count(vector, "graded", bins * 2 + 1, whole)
         for at, segment in enumerate(self._layout.segments):
             cells = self._cells[there, at]
             known = cells < len(segment.names)
             section = f"segment:{segment.feature}"
             self._count(vector, section, cells[known] * 2, signs[known])
-            self._count(vector, section, cells[known] * 2 + 1, whole[known, 1])
+            self._count(vector, section, cells[known] * 2 + 1, whole[known])
 
 
 def _form(inputs: dict[str, Array]) -> object:

@@ -2,58 +2,19 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 
-from monitoring.measure import Drift, Latency, Performance
+from monitoring.causes import Loss
+from monitoring.examine import BROKEN, Examined
+from monitoring.measure import Latency, Performance
+from monitoring.outlook import Outlook
+from monitoring.rules import DriftRules, Rules
 from monitoring.stats.drift import holm
-
-
-class DriftRules(msgspec.Struct, frozen=True):
-    days: int
-    alpha: float
-    changed: float
-    moderate: float
-    major: float
-
-
-class QualityRules(msgspec.Struct, frozen=True):
-    missing: float
-    unseen: float
-
-
-class LatencyRules(msgspec.Struct, frozen=True):
-    slo_ms: float
-
-
-class ErrorRules(msgspec.Struct, frozen=True):
-    share: float
-
-
-class PerformanceRules(msgspec.Struct, frozen=True):
-    days: int
-    auc: float
-    calibration: float
-    labels: int
-
-
-class MonitoringRules(msgspec.Struct, frozen=True):
-    dropped: float
-
-
-class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What counts as too much; rules.toml says why."""
-
-    drift: DriftRules
-    quality: QualityRules
-    latency: LatencyRules
-    errors: ErrorRules
-    performance: PerformanceRules
-    monitoring: MonitoringRules
+from monitoring.stats.performance import Estimate, wilson
+from monitoring.watch import Fault, Watched
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -74,30 +35,33 @@ class Finding(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Measurements:
-    """What is known of one version at one moment."""
+    """What is known of one version at one moment.
+
+    `watched` is what its windows have shown one after the other, `lasting` whether its errors have
+    risen for good. `baseline`: wrong and all rows of the hold-out. `better` names a version that
+    is right more often on the same rows, where one is known.
+    """
 
     model: str
     version: int
-    features: Sequence[Drift]
-    score: Drift | None
+    features: Sequence[Examined]
+    score: Examined | None
     latency: Latency
     requests: int
     errors: int
     performance: Performance | None
     mean_score: float | None
     reference: dict[str, float]
+    profiled: bool = True
+    watched: Watched | None = None
+    lasting: bool = False
+    baseline: tuple[int, int] | None = None
+    outlook: Outlook | None = None
+    split: Loss | None = None
+    better: int | None = None
 
 
-def read_rules(path: Path | None = None) -> Rules:
-    """The default rules, with the sections' values of `path` in their place."""
-    values = tomllib.loads((Path(__file__).parent / "rules.toml").read_text())
-    if path is not None:
-        for section, own in tomllib.loads(path.read_text()).items():
-            values[section] = {**values.get(section, {}), **own}
-    return msgspec.convert(values, Rules)
-
-
-def drifted(features: Sequence[Drift], rules: DriftRules) -> list[Drift]:
+def drifted(features: Sequence[Examined], rules: DriftRules) -> list[Examined]:
     """Features that differ both certainly and by enough, the most different first."""
     adjusted = holm([feature.p_value for feature in features])
     found = [
@@ -112,7 +76,7 @@ def judge(measured: Measurements, rules: Rules) -> list[Finding]:
     """Everything about one version that a person should know."""
     return [
         Finding(measured.model, measured.version, *finding)
-        for judged in (_drift, _quality, _latency, _errors, _ranking, _calibration)
+        for judged in _JUDGED
         for finding in judged(measured, rules)
     ]
 
@@ -136,22 +100,93 @@ def _drift(measured: Measurements, rules: Rules) -> _Found:
         yield "drift", "score", "digest", sentence, f"PSI {score.psi_low:.2f} (bound)"
 
 
-def _quality(measured: Measurements, rules: Rules) -> _Found:
-    """What goes missing together has one cause, and is one finding."""
-    missing = [
-        f for f in measured.features if f.missing - f.reference_missing > rules.quality.missing
-    ]
-    if missing:
-        worst = max(missing, key=lambda f: f.missing - f.reference_missing)
-        names = _listed([f.feature for f in missing])
-        verb = "is" if len(missing) == 1 else "are"
-        sentence = f"{names} {verb} missing more often than in the reference"
-        was = f"{worst.feature} {worst.missing:.0%}, was {worst.reference_missing:.0%}"
-        yield "missing", "features", "ticket", sentence, was
-    for feature in measured.features:
-        if feature.unseen > rules.quality.unseen:
-            sentence = f"{feature.feature} has values that the reference never had"
-            yield "unseen", feature.feature, "ticket", sentence, f"{feature.unseen:.1%} of rows"
+def _faults(measured: Measurements, rules: Rules) -> _Found:
+    """What breaks in the same way has one cause, and is one finding. It wakes somebody up only if
+    it came all of a sudden: what was so for a week can wait for the morning."""
+    for test in BROKEN:
+        found = [f for f in faults(measured, rules) if f.test == test]
+        if not found:
+            continue
+        worst = max(found, key=lambda fault: fault.now - fault.before)
+        sudden = any(f.sudden and f.now - f.before >= rules.quality.page for f in found)
+        sentence = f"{listed([f.feature for f in found])} {_said(test, len(found), worst.value)}"
+        was = f"{worst.feature} {percent(worst.now)}, was {percent(worst.before)}"
+        yield test, "features", "page" if sudden else "ticket", sentence, was
+
+
+def faults(measured: Measurements, rules: Rules) -> list[Fault]:
+    """Of the window that is open and of the one that closed last, those large enough to tell."""
+    watched = measured.watched
+    if watched is None:
+        return []
+    last = watched.last.faults if watched.last else ()
+    found = {(fault.feature, fault.test): fault for fault in (*last, *watched.open_faults)}
+    return [f for f in found.values() if f.now - f.before >= rules.quality.ticket]
+
+
+def _said(test: str, count: int, value: str) -> str:
+    verb = "is" if count == 1 else "are"
+    return {
+        "missing": f"{verb} missing more often than in the reference",
+        "outside": f"{'lies' if count == 1 else 'lie'} beyond all that the reference has seen",
+        "unseen": f"{'has' if count == 1 else 'have'} values that the reference never had",
+        "spike": f"{verb} {value} far more often than in the reference",
+    }[test]
+
+
+def percent(share: float) -> str:
+    return f"{share:.0%}" if share == 0 or share >= 0.1 else f"{share:.1%}"
+
+
+def _harm(measured: Measurements, rules: Rules) -> _Found:
+    """Errors that certainly rose by more than is tolerated: in the window that was graded last,
+    or for good."""
+    found = recent_errors(measured)
+    if found is None or measured.baseline is None:
+        return
+    rate, was = found.value, measured.baseline[0] / measured.baseline[1]
+    graded = [seen for seen in measured.watched.seen if seen.graded] if measured.watched else []
+    latest = bool(graded) and graded[-1].harmful
+    if not measured.lasting and not latest:
+        return
+    way = "for good" if measured.lasting else "in the latest window with labels"
+    sentence = f"v{measured.version} is wrong more often than at training, {way}"
+    value = f"wrong on {rate:.1%} ({found.low:.1%} to {found.high:.1%}), was {was:.1%}"
+    yield "harm", "errors", "page", sentence, value
+
+
+def recent_errors(measured: Measurements) -> Estimate | None:
+    """Share of wrong answers over the graded windows of the last week."""
+    graded = [seen for seen in measured.watched.seen if seen.graded] if measured.watched else []
+    labels = sum(seen.labels for seen in graded[-7:])
+    return wilson(sum(seen.wrong for seen in graded[-7:]), labels)
+
+
+def _concept(measured: Measurements, rules: Rules) -> _Found:
+    watched = measured.watched
+    if watched is not None and watched.distrust:
+        sentence = f"Labels do not hold what the scores of v{measured.version} promise"
+        value = f"the estimate from scores is {watched.distrust}: it is not trusted any more"
+        severity = "page" if watched.distrust == "too high" and measured.lasting else "ticket"
+        yield "concept", "scores", severity, sentence, value
+
+
+def _outlook(measured: Measurements, rules: Rules) -> _Found:
+    """Harm that scores foretell before labels show it."""
+    found = measured.outlook
+    distrusted = measured.watched is not None and measured.watched.distrust
+    if found is None or found.metric != "accuracy" or distrusted or measured.lasting:
+        return
+    if found.high < found.reference - rules.performance.harm:
+        sentence = f"v{measured.version} is probably right less often than at training"
+        value = f"about {found.value:.1%} ({found.low:.1%} to {found.high:.1%}) from {found.how}"
+        yield "outlook", "accuracy", "ticket", sentence, f"{value}, was {found.reference:.1%}"
+
+
+def _release(measured: Measurements, rules: Rules) -> _Found:
+    if measured.better is not None:
+        sentence = f"v{measured.better} is right more often than v{measured.version}"
+        yield "release", "accuracy", "page", sentence, "on the same labelled rows"
 
 
 def _latency(measured: Measurements, rules: Rules) -> _Found:
@@ -200,47 +235,20 @@ def _short(value: float) -> str:
     return f"{value:.3f}".lstrip("0")
 
 
-class Verdict(msgspec.Struct, frozen=True):
-    """A model's state in plain words."""
-
-    level: str
-    sentence: str
-    detail: str = ""
-
-
-def verdict(
-    model_findings: Sequence[Finding],
-    *,
-    profiled: bool,
-    compared: bool,
-    labelled: bool,
-    requests: int,
-) -> Verdict:
-    """State, and so what: one sentence that a person may rely on. `compared`: there were rows
-    enough to compare with the profile."""
-    if requests == 0:
-        return Verdict("unknown", "No request yet.")
-    kinds = {finding.kind for finding in model_findings}
-    worst = next(
-        (s for s in ("page", "ticket", "digest") if any(f.severity == s for f in model_findings)),
-        "ok",
-    )
-    shift = [f.subject for f in model_findings if f.kind == "drift" and f.subject != "score"]
-    start = f"Covariate shift in {_listed(shift)}" if shift else "Inputs are steady"
-    if profiled and not compared:
-        start = "Answers; drift is unknown below 30 sampled rows"
-    if not profiled:
-        start = "Answers; without a reference profile, drift is unknown"
-    if not labelled:
-        return Verdict(worst, f"{start}; no label came yet, so whether it hurts is unknown.")
-    harm = "ranking falls" if "performance" in kinds else "ranking holds so far"
-    trust = "probabilities do not" if "calibration" in kinds else "probabilities hold"
-    if "performance" in kinds and "calibration" in kinds:
-        trust = "probabilities are off too"
-    more = [f.sentence for f in model_findings if f.kind in ("latency", "errors", "missing")]
-    return Verdict(worst, ". ".join([f"{start}: {harm}, {trust}", *more]) + ".")
-
-
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
     shown = ", ".join(names[:3])
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
+
+
+_JUDGED = (
+    _drift,
+    _faults,
+    _latency,
+    _errors,
+    _harm,
+    _concept,
+    _outlook,
+    _release,
+    _ranking,
+    _calibration,
+)

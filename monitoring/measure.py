@@ -8,8 +8,6 @@ from typing import NamedTuple
 import numpy as np
 
 from models.latency import BUCKETS, middle
-from models.profile import FeatureProfile, NumericBins, bin_shares, coarser
-from monitoring.stats import drift
 from monitoring.stats.latency import quantile
 from monitoring.stats.performance import (
     Confusion,
@@ -22,32 +20,9 @@ from monitoring.stats.performance import (
     reliability,
     wilson,
 )
-from monitoring.window import GRID, MICRO, Layout, Vector, Window
+from monitoring.window import GRID, MICRO, Vector, Window
 
 MIDDLES = np.array([middle(i) for i in range(BUCKETS)])
-#: Rows that a bin needs on average before that many bins are used.
-ROWS_A_BIN = 8
-#: Rows below which no drift is computed.
-LEAST_ROWS = 30
-
-
-class Drift(NamedTuple):
-    """One feature of a window against the reference.
-
-    `psi` is the plain estimate, `psi_low` its lower 95 % bound; `p_value` is of the chi-squared
-    test, not adjusted. `missing` and `unseen` are shares of all rows.
-    """
-
-    feature: str
-    kind: str
-    rows: int
-    psi: float
-    psi_low: float
-    p_value: float
-    ks: float
-    missing: float
-    reference_missing: float
-    unseen: float
 
 
 class Latency(NamedTuple):
@@ -84,68 +59,6 @@ class Pairs(NamedTuple):
     shadow: Latency
     primary_accuracy: Estimate | None
     shadow_accuracy: Estimate | None
-
-
-def features(window: Window) -> list[Drift]:
-    """Drift of every profiled feature that has enough rows."""
-    profile = window.layout.profile
-    if profile is None:
-        return []
-    found = (feature_drift(p, window[f"feature:{p.name}"]) for p in profile.features)
-    return [drift_ for drift_ in found if drift_ is not None]
-
-
-def score_drift(window: Window) -> Drift | None:
-    """Drift of the predictions themselves."""
-    profile = window.layout.profile
-    if profile is None or profile.score is None:
-        return None
-    return feature_drift(FeatureProfile("score", numeric=profile.score), window["score"], "score")
-
-
-def feature_drift(profile: FeatureProfile, counts: Vector, kind: str = "") -> Drift | None:
-    """Compare counts in the profile's bins with the profile; None below LEAST_ROWS rows."""
-    rows = int(counts.sum())
-    bins = profile.bins
-    reference, current = profile.counts, counts[:-1]
-    if rows < LEAST_ROWS or current.sum() == 0:
-        return None
-    groups = merged(reference, int(current.sum()), isinstance(bins, NumericBins))
-    r, c = _merge(reference, groups), _merge(current, groups)
-    test = drift.homogeneity(r, c)
-    reference_rows = int(reference.sum()) + bins.missing
-    return Drift(
-        feature=profile.name,
-        kind=kind or ("numeric" if isinstance(bins, NumericBins) else "categorical"),
-        rows=rows,
-        psi=drift.psi(bin_shares(r), bin_shares(c)),
-        psi_low=drift.psi_lower_bound(test),
-        p_value=test.p_value,
-        ks=drift.kolmogorov_smirnov(reference, current),
-        missing=float(counts[-1]) / rows,
-        reference_missing=bins.missing / reference_rows if reference_rows else 0.0,
-        unseen=0.0 if isinstance(bins, NumericBins) else float(counts[-2]) / rows,
-    )
-
-
-def merged(reference: Vector, rows: int, ordered: bool) -> Vector:
-    """Which bins to pool, from the reference and the number of rows alone.
-
-    Ordered bins are merged into 32, 16, 8 or 4 groups of equal reference mass. Of levels, those
-    whose expected count is below 5 are pooled with 'other'.
-    """
-    if ordered:
-        wanted = next((b for b in (32, 16, 8) if rows / b >= ROWS_A_BIN), 4)
-        return coarser(reference, wanted)
-    total = max(int(reference.sum()), 1)
-    kept = np.flatnonzero(reference[:-1] * rows / total >= 5)
-    groups = np.full(len(reference), len(kept), np.int64)
-    groups[kept] = np.arange(len(kept))
-    return groups
-
-
-def _merge(counts: Vector, groups: Vector) -> Vector:
-    return np.bincount(groups, counts, int(groups.max()) + 1).astype(np.int64)
 
 
 def latency(counts: Vector) -> Latency:
@@ -206,38 +119,3 @@ def requests(window: Window) -> tuple[int, int, int]:
     """Requests answered, refused as invalid, and failed."""
     ok, invalid, error = (int(value) for value in window["requests"])
     return ok, invalid, error
-
-
-def histogram(
-    layout: Layout, feature: str, counts: Vector
-) -> tuple[list[str], list[float], list[float]]:
-    """Labels, reference shares and current shares of a feature, for drawing: at most 20 bins."""
-    profile = layout.profile
-    assert profile is not None
-    if feature == "score" and profile.score is not None:
-        found = FeatureProfile("score", numeric=profile.score)
-    else:
-        found = next(p for p in profile.features if p.name == feature)
-    reference, current = found.counts, counts[:-1]
-    if found.numeric is not None:
-        return _numeric_histogram(found.numeric, reference, current)
-    assert found.categorical is not None
-    shown = min(len(found.categorical.levels), 20)
-    labels = [*found.categorical.levels[:shown], "other"]
-    pooled = [np.append(c[:shown], c[shown:].sum()) for c in (reference, current)]
-    return labels, _shares(pooled[0]), _shares(pooled[1])
-
-
-def _numeric_histogram(
-    bins: NumericBins, reference: Vector, current: Vector
-) -> tuple[list[str], list[float], list[float]]:
-    groups = coarser(reference, 20)
-    last = [int(np.flatnonzero(groups == g)[-1]) for g in range(int(groups.max()) + 1)]
-    uppers = [f"≤ {bins.edges[i]:.4g}" if i < len(bins.edges) else "above" for i in last]
-    return uppers, _shares(_merge(reference, groups)), _shares(_merge(current, groups))
-
-
-def _shares(counts: Vector) -> list[float]:
-    total = counts.sum()
-    shares: list[float] = (counts / total if total else counts * 0.0).tolist()
-    return shares

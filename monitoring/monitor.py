@@ -6,6 +6,7 @@ import json
 import logging
 import threading
 import time
+from math import log as ln
 from typing import Any, cast
 
 import msgspec
@@ -17,19 +18,28 @@ from models.contract import keys
 from models.repository import Repository
 from models.rollout import Route
 from monitoring import measure, telemetry
+from monitoring.causes import loss
+from monitoring.examine import features, score_drift
 from monitoring.history import History
-from monitoring.judge import Finding, Measurements, Rules, judge, read_rules
+from monitoring.judge import Finding, Measurements, judge
 from monitoring.leases import Leases
+from monitoring.outlook import outlook
 from monitoring.rollouts import Rollouts
+from monitoring.rules import Rules, read_rules
 from monitoring.settings import Settings
+from monitoring.stats.sequential import log_e_paired
 from monitoring.stream import Store
 from monitoring.telemetry import Tracing
-from monitoring.window import ANSWERING
+from monitoring.watch import baseline
+from monitoring.watcher import Watcher
+from monitoring.window import ANSWERING, PAIR
 
 log = logging.getLogger("slipstream.monitor")
 
 #: Seconds between judgements; folding goes on in between.
 JUDGE = 2.0
+#: Risk of calling a version better than its successor that is not.
+CERTAIN = 0.01
 #: Seconds between looks at what another monitor follows.
 OVERHEAR = 2.0
 #: Seconds after which a silent worker counts as gone.
@@ -47,6 +57,7 @@ class Monitor:
         self.repository = Repository(settings.repository)
         self.histories: dict[str, History] = {}
         self.rollouts = Rollouts(self.client)
+        self.watcher = Watcher(self.client, self.rules)
         self.leases = Leases(self.client, settings.port)
         self.followed: set[str] = set()
         self.findings: dict[str, list[tuple[Finding, int]]] = {}
@@ -57,6 +68,7 @@ class Monitor:
         self._tracing = Tracing(settings.otlp_endpoint)
         self._judged = 0.0
         self._overheard: dict[str, float] = {}
+        self._measured: dict[tuple[str, int], tuple[object, Measurements]] = {}
 
     # --- follow ------------------------------------------------------------------------------
 
@@ -96,6 +108,7 @@ class Monitor:
             if model in self.followed:
                 busy |= self._follow(model)
             else:
+                self.watcher.forget(model)
                 self._overhear(model)
         if time.monotonic() - self._judged > JUDGE or not busy:
             self._judge_all()
@@ -149,6 +162,7 @@ class Monitor:
             telemetry.LOST.labels(model).set(history.progress.totals["entries_lost"])
             if route is not None:
                 with self.lock:
+                    self.watcher.step(history, route.champion)
                     measured = self.measure(model, route.champion)
                 self._export(measured)
                 self._judge_rollout(history, route)
@@ -172,27 +186,64 @@ class Monitor:
         return route
 
     def measure(self, model: str, version: int) -> Measurements:
-        """What is known of a version, over the last windows of event time."""
-        history, rules = self.histories[model], self.rules
+        """What is known of a version, over the last windows of event time; computed once until
+        these change."""
+        history = self.histories[model]
         last = history.newest("day")
+        days = self.rules.drift.days + self.rules.performance.days
+        state = self.watcher.state(history, version)
+        stamp = (last, history.stamp(last - days, last), state)
+        kept = self._measured.get((model, version))
+        if kept is None or kept[0] != stamp:
+            kept = stamp, self._measure(history, version, last)
+            self._measured[model, version] = kept
+        return kept[1]
+
+    def _measure(self, history: History, version: int, last: int) -> Measurements:
+        rules = self.rules
         recent = history.window(version, ANSWERING, "day", last - rules.drift.days + 1, last)
         labelled = history.window(
             version, ANSWERING, "day", last - rules.performance.days + 1, last
         )
+        before = history.window(
+            version,
+            ANSWERING,
+            "day",
+            last - rules.drift.days - rules.performance.days + 1,
+            last - rules.drift.days,
+        )
         ok, invalid, error = measure.requests(recent)
         profile = history.layouts[version].profile
+        watched = self.watcher.state(history, version)
+        lasting = self.watcher.lasting(watched, history, version)
         return Measurements(
-            model=model,
+            model=history.model,
             version=version,
-            features=measure.features(recent),
-            score=measure.score_drift(recent),
+            features=features(recent),
+            score=score_drift(recent),
             latency=measure.latency(recent["latency"]),
             requests=ok + invalid + error,
             errors=error,
             performance=measure.performance(labelled),
             mean_score=measure.mean_score(labelled),
             reference=profile.metrics if profile else {},
+            profiled=profile is not None,
+            watched=watched,
+            lasting=lasting,
+            baseline=baseline(recent),
+            outlook=outlook(recent),
+            split=loss(before, recent),
+            better=self._better(history, version),
         )
+
+    def _better(self, history: History, version: int) -> int | None:
+        """The version that answered before, where it rides along and is right more often."""
+        route = self.route(history.model)
+        if route is None or route.previous is None or route.shadow != route.previous:
+            return None
+        _, only_now, only_before, _ = history.total(route.previous, PAIR)["right"].tolist()
+        certain = log_e_paired(only_now, only_before) >= ln(1 / CERTAIN)
+        return route.previous if certain and only_before > only_now else None
 
     def _export(self, measured: Measurements) -> None:
         version = str(measured.version)

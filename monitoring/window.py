@@ -14,6 +14,7 @@ from models.latency import BUCKETS
 from models.manifest import Manifest
 from models.profile import FeatureProfile, NumericBins, Profile, coarser
 from models.version import Role
+from monitoring.stats.regression import SUMS
 
 Vector = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -74,12 +75,11 @@ class Layout:
         bins = len(profile.score.counts) + 1 if profile and profile.score else 0
         binary = manifest.task == "binary"
         # score bin x class said; of those with a label: score bin x (class said x truth), where
-        # classes are many wrong and right, of a regression labels and sum of absolute errors
+        # classes are many wrong and right, of a regression labels and sum of absolute errors, in
+        # millionths of the usual error
         self._add("spoken", bins * 2 if binary else 0)
         self._add("graded", bins * (4 if binary else 2))
-        # labels; sums of error, absolute and squared error, label, squared label: errors and
-        # labels in the target's standard deviations, in millionths
-        self._add("residual", 6 if manifest.task == "regression" else 0)
+        self._add("residual", len(SUMS) if manifest.task == "regression" else 0)
         for segment in self.segments:
             # cell x (class said x truth), or as in `graded`
             self._add(f"segment:{segment.feature}", len(segment.names) * (4 if binary else 2))
@@ -94,6 +94,14 @@ class Layout:
 
     def zeros(self) -> Vector:
         return np.zeros(self.size, np.int64)
+
+
+def graded_cell(manifest: Manifest, said: Vector, truth: Vector) -> tuple[Vector, int]:
+    """How rows were graded, and of how many grades: class said x truth of a binary task, where
+    anything but the positive class counts as the other; else wrong and right."""
+    if manifest.task == "binary":
+        return ((said == 1) * 2 + (truth == 1)).astype(np.int64), 4
+    return (said == truth).astype(np.int64), 2
 
 
 @dataclass(frozen=True)

@@ -134,6 +134,7 @@ def demo(once: bool, rate: float | None, rows: int | None, port: int, monitor_po
 @click.option("--version", type=int, help="Number of the version; the next one without.")
 @click.option("--reference", type=click.Path(path_type=Path, exists=True), help="Parquet or CSV.")
 @click.option("--target", help="Column of the truth in the reference data.")
+@click.option("--time", help="Column of the rows' times: how much days differ is learned.")
 @click.option("--holdout", type=click.Path(path_type=Path, exists=True), help="For the metrics.")
 @click.option("--classes", help="Values of the label, comma-separated, in the score's order.")
 @click.option("--description", default="", help="What this version is, in a few words.")
@@ -145,6 +146,7 @@ def push(
     version: int | None,
     reference: Path | None,
     target: str | None,
+    time: str | None,
     holdout: Path | None,
     classes: str | None,
     description: str,
@@ -155,7 +157,7 @@ def push(
     from slipstream.push import Reference
     from slipstream.push import push as push_version
 
-    data = Reference(reference, target, holdout) if reference else None
+    data = Reference(reference, target, holdout, time) if reference else None
     manifest, new = push_version(
         places.repository(),
         model,

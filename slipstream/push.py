@@ -10,24 +10,30 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import polars
 
 from models.errors import RepositoryError
 from models.manifest import Feature, Manifest, Said, Score, Task, digest_of
 from models.profile import (
+    FeatureProfile,
     Profile,
-    Spread,
-    calibration_table,
+    Scale,
     class_counts,
-    numeric_bins,
+    feature_values,
     profile_features,
+    score_bins,
 )
 from models.repository import Package, Repository
 from models.sessions import LoadedVersion
 from models.signature import NUMPY, Array, Tensors, TensorSpec
 from models.version import ModelVersion
+from monitoring.stats import regression
+from monitoring.stats.estimate import error_sums
 from monitoring.stats.performance import auc, reliability
+from monitoring.window import graded_cell
+from slipstream import blocks
 
 #: Rows that the model answers at a time while the profile is made.
 CHUNK = 5_000
@@ -37,11 +43,20 @@ GRID = 1024
 
 @dataclass(frozen=True)
 class Reference:
-    """The data that a version was made from. `holdout` measures it; the reference else."""
+    """The data that a version was made from. `holdout` measures it; the reference else.
+
+    `time` names the column of the rows' times, from which is learned how much days differ.
+    """
 
     file: Path
     target: str | None = None
     holdout: Path | None = None
+    time: str | None = None
+
+    @property
+    def aside(self) -> set[str]:
+        """Columns that are no features."""
+        return {name for name in (self.target, self.time) if name}
 
 
 def push(
@@ -76,7 +91,7 @@ def push(
         digest=digest,
         created=created,
         non_finite="refuse" if non_finite == "refuse" else "allow",
-        **_described(loaded, read_table(reference.file), reference.target, classes),
+        **_described(loaded, read_table(reference.file), reference, classes),
         training=facts,
     )
     profile = build_profile(loaded, manifest, reference)
@@ -106,11 +121,12 @@ def read_table(file: Path) -> polars.DataFrame:
 def _described(
     loaded: LoadedVersion,
     table: polars.DataFrame,
-    target: str | None,
+    reference: Reference,
     classes: list[str] | None,
 ) -> dict[str, Any]:
     """Features, score, label, classes and task, as far as signature and data tell them."""
-    features = _features(loaded, table, target)
+    target = reference.target
+    features = _features(loaded, table, reference.aside)
     outputs = loaded.run(tensors_of(loaded, features, table.head(10)))
     score, label = _outputs(loaded, outputs, min(len(table), 10))
     known = classes or (_classes(table[target]) if target else [])
@@ -135,11 +151,11 @@ def _task(classes: list[str], says: bool) -> Task:
 
 
 def _features(
-    loaded: LoadedVersion, table: polars.DataFrame, target: str | None
+    loaded: LoadedVersion, table: polars.DataFrame, aside: set[str]
 ) -> tuple[Feature, ...]:
     """One input tensor per column, or one tensor for all columns in their order."""
     specs = loaded.signature.inputs
-    columns = [name for name in table.columns if name != target]
+    columns = [name for name in table.columns if name not in aside]
     if all(spec.name in columns for spec in specs):
         return tuple(Feature(spec.name, _kind(spec), spec.name) for spec in specs)
     if len(specs) == 1 and specs[0].shape is not None and len(specs[0].shape) == 2:
@@ -147,7 +163,7 @@ def _features(
         if width not in (-1, len(columns)):
             raise RepositoryError(
                 f"{loaded.version} takes {width} features, the reference has {len(columns)} "
-                f"columns beside the target"
+                f"columns beside target and time"
             )
         return tuple(
             Feature(name, _kind(specs[0]), specs[0].name, i) for i, name in enumerate(columns)
@@ -212,36 +228,81 @@ def _column(column: polars.Series, datatype: str) -> Array:
 
 
 def build_profile(loaded: LoadedVersion, manifest: Manifest, reference: Reference) -> Profile:
-    """Bins and counts from the reference; metrics and calibration from the hold-out."""
+    """Bins and counts from the reference; metrics and what came true from the hold-out."""
     table = read_table(reference.file)
     inputs = tensors_of(loaded, manifest.features, table)
     said = _said(loaded, manifest, table)
-    features = profile_features(manifest, inputs, len(table))
-    held = read_table(reference.holdout) if reference.holdout else table
-    held_said = _said(loaded, manifest, held) if reference.holdout else said
-    metrics: dict[str, float] = {}
-    calibration, target = None, None
-    if reference.target and manifest.task == "regression":
-        values = held[reference.target].cast(polars.Float64).to_numpy()
-        metrics = errors(held_said.scores, values)
-        deviation = float(np.nanstd(values))
-        target = Spread(float(np.nanmean(values)), deviation if deviation > 0 else 1.0)
-    if reference.target and manifest.task in ("binary", "multiclass"):
-        truth = _truth(manifest, held[reference.target])
-        metrics = measured(manifest, held_said, truth)
-        if manifest.task == "binary" and not np.isnan(held_said.scores).all():
-            known = truth >= 0
-            calibration = calibration_table(held_said.scores[known], truth[known] == 1)
-    return Profile(
+    profile = Profile(
         rows=len(table),
-        features=features,
-        score=numeric_bins(said.scores) if manifest.score else None,
+        features=profile_features(manifest, inputs, len(table)),
+        score=FeatureProfile("score", numeric=score_bins(said.scores)) if manifest.score else None,
         classes=class_counts(said, len(manifest.classes)),
-        holdout_rows=len(held),
-        calibration=calibration,
-        metrics=metrics,
-        target=target,
+        holdout_rows=len(table),
     )
+    if reference.time:
+        profile = _over_time(profile, manifest, inputs, said, table[reference.time])
+    if reference.target and manifest.task != "other":
+        held = read_table(reference.holdout) if reference.holdout else table
+        held_said = _said(loaded, manifest, held) if reference.holdout else said
+        profile = _graded(profile, manifest, held_said, held[reference.target])
+    return profile
+
+
+def _over_time(
+    profile: Profile, manifest: Manifest, inputs: Tensors, said: Said, times: polars.Series
+) -> Profile:
+    """With what is usual between days, or hours; as it is where the data last too short."""
+    found = blocks.cut(times)
+    if found is None:
+        return profile
+    features = []
+    for feature, one in zip(manifest.features, profile.features, strict=True):
+        values = feature_values(feature, inputs, len(times))
+        assert values is not None  # it was profiled a moment ago
+        features.append(blocks.with_blocks(one, one.index(values), found.block))
+    score = profile.score
+    if score is not None:
+        score = blocks.with_blocks(score, score.index(said.scores), found.block)
+    return msgspec.structs.replace(
+        profile, features=tuple(features), score=score, grain=found.grain, blocks=found.size
+    )
+
+
+def _graded(profile: Profile, manifest: Manifest, said: Said, target: polars.Series) -> Profile:
+    """With metrics, and what came true of each score."""
+    if manifest.task == "regression":
+        values = target.cast(polars.Float64).to_numpy()
+        scale = Scale(*regression.scale(values, said.scores))
+        return msgspec.structs.replace(
+            profile,
+            holdout_rows=len(target),
+            metrics=errors(said.scores, values),
+            target=scale,
+            errors=_error_sums(profile, said.scores, (said.scores - values) / scale.error),
+        )
+    truth = _truth(manifest, target)
+    graded: tuple[int, ...] = ()
+    if profile.score is not None:
+        known = truth >= 0
+        bins = profile.score.index(said.scores[known])
+        cell, width = graded_cell(manifest, said.classes[known], truth[known])
+        size = (len(profile.score.counts) + 1) * width
+        graded = tuple(np.bincount(bins * width + cell, minlength=size).tolist())
+    return msgspec.structs.replace(
+        profile,
+        holdout_rows=len(target),
+        metrics=measured(manifest, said, truth),
+        graded=graded,
+    )
+
+
+def _error_sums(profile: Profile, scores: Any, off: Any) -> tuple[tuple[float, ...], ...]:
+    if profile.score is None:
+        return ()
+    known = ~np.isnan(off)
+    bins = profile.score.index(scores[known])
+    found = error_sums(bins, off[known], len(profile.score.counts) + 1)
+    return tuple(tuple(part.tolist()) for part in found)
 
 
 def _said(loaded: LoadedVersion, manifest: Manifest, table: polars.DataFrame) -> Said:

@@ -72,7 +72,7 @@ def run(
 
 
 def _push_versions(repository: Repository, work: Path) -> None:
-    reference = Reference(work / "reference.parquet", "late", work / "holdout.parquet")
+    reference = Reference(work / "reference.parquet", "late", work / "holdout.parquet", "event_ms")
     for trained in train.train(work, lambda _: None):
         facts = {
             "description": trained.description,

@@ -55,7 +55,7 @@ def run(home: Path, port: int, monitor_port: int) -> None:
         raise click.ClickException(f"another demo runs in {folder}; stop it first (Ctrl-C)")
     shutil.rmtree(folder, ignore_errors=True)
     repository = Repository(folder / "repository")
-    reference = Reference(work / "reference.parquet", "late", work / "holdout.parquet")
+    reference = Reference(work / "reference.parquet", "late", work / "holdout.parquet", "event_ms")
     push(repository, MODEL, first.file, version=1, reference=reference, classes=["0", "1"])
     house = House(
         folder,

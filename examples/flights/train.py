@@ -64,7 +64,9 @@ def train(folder: Path, progress: Callable[[str], object]) -> list[Trained]:
     stamp.unlink(missing_ok=True)
     frame = data.load()
     rows, holdout = data.split(frame)
-    data.training(frame).select(*FEATURES, "late").write_parquet(folder / "reference.parquet")
+    data.training(frame).select(*FEATURES, "event_ms", "late").write_parquet(
+        folder / "reference.parquet"
+    )
     holdout.select(*FEATURES, "late").write_parquet(folder / "holdout.parquet")
     versions = []
     for version, (description, model) in MODELS.items():

@@ -18,6 +18,7 @@ slipstream:{m}:ledger:H         hash    prediction id -> records.Outcome; H: hou
 slipstream:{m}:windows:G:V:R    hash    window start -> counts; G: hour or day, V: version, R: role
 slipstream:{m}:cursor           hash    id: last folded entry of `facts`, and running totals
 slipstream:{m}:disagreements    list    JSON of examples on which a shadow disagreed, newest first
+slipstream:{m}:watch            hash    version -> what its windows have shown (monitoring.watch)
 slipstream:{m}:findings         hash    fingerprint -> JSON of a finding that is open
 """
 
@@ -81,6 +82,10 @@ def windows(model: str, grain: str, version: int, role: str) -> str:
 
 def cursor(model: str) -> str:
     return of(model, "cursor")
+
+
+def watch(model: str) -> str:
+    return of(model, "watch")
 
 
 def findings(model: str) -> str:

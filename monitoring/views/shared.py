@@ -11,10 +11,12 @@ from models import routes
 from models.errors import UnknownModel
 from models.rollout import Route
 from monitoring import measure
+from monitoring.examine import Examined, features, score_drift
 from monitoring.history import History
-from monitoring.judge import Finding, Verdict, verdict
+from monitoring.judge import Finding
 from monitoring.monitor import Monitor
 from monitoring.stats.performance import Estimate
+from monitoring.verdict import Verdict, verdict
 from monitoring.window import Window
 
 DAY_MS = 86_400_000
@@ -93,15 +95,9 @@ def model_verdict(
     monitor: Monitor, history: History, route: Route, found: Sequence[Finding]
 ) -> Verdict:
     measured = monitor.measure(route.model, route.champion)
-    profiled = history.layouts[route.champion].profile is not None
-    said = verdict(
-        found,
-        profiled=profiled,
-        compared=bool(measured.features),
-        labelled=measured.performance is not None,
-        requests=measured.requests,
-    )
-    return Verdict(said.level, said.sentence, _detail(measured.performance, measured.mean_score))
+    said = verdict(measured, found)
+    detail = _detail(measured.performance, measured.mean_score)
+    return msgspec.structs.replace(said, detail=detail)
 
 
 def _detail(found: measure.Performance | None, said: float | None) -> str:
@@ -132,9 +128,9 @@ def rolling(
     return [history.measured(version, roles, day - length + 1, day, measured) for day in days]
 
 
-def all_features(window: Window) -> list[measure.Drift]:
-    score = measure.score_drift(window)
-    return [*measure.features(window), *([score] if score else [])]
+def all_features(window: Window) -> list[Examined]:
+    score = score_drift(window)
+    return [*features(window), *([score] if score else [])]
 
 
 def latency_of(window: Window) -> measure.Latency:

@@ -9,6 +9,7 @@ import msgspec
 
 from models.errors import NotFound, UnknownVersion
 from monitoring import measure
+from monitoring.examine import Examined, features, histogram, score_drift
 from monitoring.history import History
 from monitoring.judge import drifted
 from monitoring.monitor import Monitor
@@ -107,7 +108,7 @@ def _daily_drift(monitor: Monitor, history: History, version: int, days: range) 
     return sorted(series.values(), key=lambda row: -sum(value or 0 for value in row["psi"]))
 
 
-def _strip_row(feature: measure.Drift, days: int) -> Json:
+def _strip_row(feature: Examined, days: int) -> Json:
     return {
         "feature": feature.feature,
         "kind": feature.kind,
@@ -197,11 +198,11 @@ def feature(
         if section not in layout.sections:
             known = [f.name for f in layout.manifest.features]
             raise NotFound(f"{model} v{version} has no profiled feature '{name}'; known: {known}")
-        labels, reference, current = measure.histogram(layout, name, window[section])
+        labels, reference, current = histogram(layout, name, window[section])
         measured = (
-            next((f for f in measure.features(window) if f.feature == name), None)
+            next((f for f in features(window) if f.feature == name), None)
             if name != "score"
-            else measure.score_drift(window)
+            else score_drift(window)
         )
         return {
             "feature": name,
@@ -244,7 +245,7 @@ def _month(monitor: Monitor, history: History, version: int, days: range) -> Jso
     roles = (*ANSWERING, "shadow")
     window = history.window(version, roles, "day", days.start, days.stop - 1)
     found = measure.performance(window)
-    changed = drifted(measure.features(window), monitor.rules.drift)
+    changed = drifted(features(window), monitor.rules.drift)
     return {
         "month": time.strftime("%Y-%m", time.gmtime(days.start * 86_400)),
         "version": version,

@@ -19,7 +19,6 @@ from models.profile import (
     FeatureProfile,
     Profile,
     bin_shares,
-    calibration_table,
     class_counts,
     coarser,
     feature_values,
@@ -27,6 +26,7 @@ from models.profile import (
     numeric_bins,
     profile_features,
     read_profile,
+    score_bins,
     write_profile,
 )
 
@@ -165,21 +165,31 @@ def test_reference_data_without_a_feature_is_refused() -> None:
         profile_features(manifest, {"x": np.zeros((2, 2), np.float32)}, 2)
 
 
-def test_classes_and_calibration() -> None:
-    """Unknown classes are counted last; scores of 0 and 1 have a bin."""
+def test_classes_are_counted_and_unknown_ones_come_last() -> None:
     said = Said(np.array([0.0, 0.49, 1.0]), np.array([0, -1, 1], np.int32))
     assert class_counts(said, 2) == (1, 1, 1)
-    table = calibration_table(said.scores, np.array([False, True, True]))
-    assert (table.counts[0], table.counts[9], table.counts[19]) == (1, 1, 1)
-    assert sum(table.positives) == 2
-    assert sum(table.score_sums) == pytest.approx(1.49)
+
+
+def test_scores_have_bins_at_quantiles_and_of_equal_width() -> None:
+    """Where scores were rare in the reference there are bins, too."""
+    scores = np.random.default_rng(1).beta(1, 20, 10_000)
+    bins = score_bins(scores)
+    assert bins.edges[-1] == bins.high == scores.max()
+    widths = np.diff(bins.edges[1:])
+    assert widths.max() <= (scores.max() - scores.min()) / 32 * 1.001
+    assert max(bins.counts) <= 10_000 / 32 * 1.01
 
 
 def test_a_profile_survives_its_file(tmp_path: Path) -> None:
     """What is written is read; what is no profile names the file."""
     values = np.random.default_rng(1).normal(size=100)
     features = (FeatureProfile("a", numeric=numeric_bins(values)),)
-    profile = Profile(100, features, score=numeric_bins(values), classes=(1, 2, 0))
+    profile = Profile(
+        100,
+        features,
+        score=FeatureProfile("score", numeric=numeric_bins(values)),
+        classes=(1, 2, 0),
+    )
     write_profile(tmp_path / "profile.json", profile)
     assert read_profile(tmp_path / "profile.json") == profile
     (tmp_path / "profile.json").write_text('{"rows": "many"}')

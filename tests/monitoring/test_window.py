@@ -5,17 +5,19 @@ from __future__ import annotations
 import random as chance
 from collections import Counter
 
+import msgspec
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, log_loss
+from sklearn.metrics import accuracy_score, log_loss, mean_absolute_error, r2_score
 
 from models import prediction_id
 from models.contract import wire
 from models.contract.records import Entry, Feedback, Outcome, Rows, Tally
 from models.manifest import Feature, Manifest, Score
-from models.profile import FeatureProfile, Profile, Spread, level_counts, numeric_bins
+from models.profile import FeatureProfile, Profile, Scale, level_counts, numeric_bins
 from monitoring import measure
 from monitoring.fold import Fold, Folded, PaneKey, touched
+from monitoring.stats import regression
 from monitoring.window import PAIR, Layout, Window
 
 HOUR = 400_000
@@ -31,7 +33,7 @@ def layouts() -> dict[int, Layout]:
             FeatureProfile("a", numeric=numeric_bins(random.normal(size=1_000))),
             FeatureProfile("w", categorical=level_counts(np.array(["x", "y"] * 500, object))),
         ),
-        score=numeric_bins(random.uniform(size=1_000)),
+        score=FeatureProfile("score", numeric=numeric_bins(random.uniform(size=1_000))),
     )
     found = {}
     for number in (1, 2):
@@ -231,8 +233,8 @@ class Prices:
             Profile(
                 rows=200,
                 features=(FeatureProfile("a", numeric=numeric_bins(a)),),
-                score=numeric_bins(self.said),
-                target=Spread(20_000.0, 5_000.0),
+                score=FeatureProfile("score", numeric=numeric_bins(self.said)),
+                target=Scale(20_000.0, 5_000.0, 1_000.0),
             ),
         )
         ids = [prediction_id.new().to_bytes(16, "big") for _ in range(200)]
@@ -256,15 +258,23 @@ class Prices:
 
 
 def test_a_regressions_errors_are_summed() -> None:
-    """In standard deviations of the target, to the millionth; what is no number is refused."""
+    """scikit-learn's errors; what is no number is refused, a label that changed counts once."""
     prices = Prices()
-    folded = Fold({1: prices.layout}, {}).run(prices.entries)
+    first, second = prices.entries
+    wrong = [msgspec.structs.replace(label, label=1e9) for label in second.feedback[:50]]
+    entries = [first, msgspec.structs.replace(second, feedback=wrong), second]
+    folded = Fold({1: prices.layout}, {}).run(entries)
     found = Window(prices.layout, folded.panes[PaneKey(1, "champion", HOUR)])
-    e, y = (prices.said - prices.truth) / 5_000, (prices.truth - 20_000) / 5_000
-    sums = [200, *(1e6 * each.sum() for each in (e, abs(e), e * e, y, y * y))]
-    assert found["residual"] == pytest.approx(sums, abs=200)
+    errors = regression.regression(regression.Scale(20_000.0, 5_000.0, 1_000.0), found["residual"])
+    assert errors is not None
+    assert errors.mae is not None
+    assert errors.r2 is not None
+    assert (errors.labels, errors.beyond) == (200, 0)
+    assert errors.mae.value == pytest.approx(mean_absolute_error(prices.truth, prices.said), 1e-3)
+    assert errors.r2.value == pytest.approx(r2_score(prices.truth, prices.said), 1e-3)
     assert found["graded"][::2].sum() == found["segment:a"][::2].sum() == 200
-    assert found["graded"][1::2].sum() == found["residual"][2]
+    total = np.abs(prices.said - prices.truth).sum() / 1_000
+    assert found["graded"][1::2].sum() / 1e6 == pytest.approx(total, abs=1e-3)
     assert folded.totals["labels_unknown"] == 1
 
 

@@ -110,7 +110,7 @@ def test_a_regression_is_known_by_its_target(tmp_path: Path) -> None:
     assert (manifest.task, manifest.classes, manifest.label) == ("regression", (), None)
     assert profile is not None
     assert profile.target is not None
-    assert (profile.target.mean, profile.target.deviation) == pytest.approx((y.mean(), y.std()))
+    assert (profile.target.centre, profile.target.spread) == pytest.approx((y.mean(), y.std()))
     said = model.predict(x)
     assert profile.metrics["mae"] == pytest.approx(mean_absolute_error(y, said), rel=1e-4)
     assert profile.metrics["r2"] == pytest.approx(r2_score(y, said), rel=1e-4)
@@ -129,5 +129,6 @@ def test_many_classes_are_known_with_their_confidence(tmp_path: Path) -> None:
     assert profile is not None
     assert profile.score is not None
     confidence = model.predict_proba(x).max(axis=1)
-    assert profile.score.high == pytest.approx(confidence.max(), abs=1e-5)
+    assert profile.score.numeric is not None
+    assert profile.score.numeric.high == pytest.approx(confidence.max(), abs=1e-5)
     assert profile.metrics["accuracy"] == model.score(x, y)

@@ -127,7 +127,8 @@ def test_all_keys_of_a_model_share_a_slot() -> None:
         keys.facts("m"),
         keys.ledger("m", 1),
         keys.windows("m", "hour", 1, "champion"),
-        keys.pairs("m", "hour", 2),
+        keys.lease("m"),
+        keys.watch("m"),
         keys.cursor("m"),
         keys.findings("m"),
     ]

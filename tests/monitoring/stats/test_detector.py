@@ -162,6 +162,17 @@ def test_detectors_side_by_side_are_those_alone() -> None:
     assert watch.evidence(several).shape == (2, 3)
 
 
+def test_each_may_have_its_own_baseline() -> None:
+    watches = [detector.learned(k, 100) for k in (3, 10, 40)]
+    limits = [detector.at_most(limit) for limit in (0.03, 0.1, 0.4)]
+    for several in watches, limits:
+        both = detector.side_by_side(several)
+        states = both.after(both.start(), np.array([5, 6, 7]), 12, np.array([4.0, 5.0, 6.0]))
+        for i, watch in enumerate(several):
+            alone = watch.after(watch.start(), 5 + i, 12, 4.0 + i)
+            assert states[i] == pytest.approx(alone)
+
+
 def test_years_of_harm_do_not_overflow() -> None:
     watch = detector.at_most(0.01)
     state = watch.after(watch.after(watch.start(), 500_000_000, 1_000_000_000), 9, 10)

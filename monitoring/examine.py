@@ -1,0 +1,214 @@
+"""(window, profile) -> what is different from the reference, feature by feature. Numbers only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from scipy import special
+
+from models.profile import Blocks, FeatureProfile, NumericBins, Usual, coarser
+from monitoring.stats import blocks, drift, suite
+from monitoring.window import Layout, Vector, Window
+
+
+class Examined(NamedTuple):
+    """One feature of a window against the reference.
+
+    `p_values` by the name of the test (monitoring.stats.suite), calibrated on the reference's
+    blocks of time where it has some (`timed`); `p_value` is of drift alone. `psi` is the plain
+    estimate, `psi_low` its lower 95 % bound. `missing`, `outside` (beyond all that the reference
+    has seen), and `unseen` are shares; `spike` names the value that holds `spike_share` of all,
+    in the reference `spike_before`.
+    """
+
+    feature: str
+    kind: str
+    rows: int
+    psi: float
+    psi_low: float
+    p_value: float
+    ks: float
+    missing: float
+    reference_missing: float
+    unseen: float
+    reference_unseen: float = 0.0
+    outside: float = 0.0
+    spike: str = ""
+    spike_share: float = 0.0
+    spike_before: float = 0.0
+    p_values: Mapping[str, float] = {}
+    timed: bool = False
+
+
+#: Tests of whether something broke, and of whether something moved.
+BROKEN, MOVED = ("missing", "outside", "unseen", "spike"), ("shape", "shift")
+
+
+def features(window: Window) -> list[Examined]:
+    """Every profiled feature that has enough rows, against the reference."""
+    profile = window.layout.profile
+    if profile is None:
+        return []
+    found = (examine(p, window[f"feature:{p.name}"]) for p in profile.features)
+    return [examined for examined in found if examined is not None]
+
+
+def score_drift(window: Window) -> Examined | None:
+    """The predictions themselves against the reference's."""
+    profile = window.layout.profile
+    if profile is None or profile.score is None:
+        return None
+    return examine(profile.score, window["score"], "score")
+
+
+def examine(profile: FeatureProfile, counts: Vector, kind: str = "") -> Examined | None:
+    """Compare counts in the profile's bins with the profile; None below suite.LEAST_ROWS rows."""
+    reference, current = reference_of(profile), counts[:-1]
+    usual = profile.blocks
+    dispersion = 1.0 if usual is None else _dispersion(usual.chi_squared, usual.rows, counts)
+    checks = suite.check(reference, current, int(counts[-1]), dispersion)
+    if checks is None:
+        return None
+    p_values = dict(checks.p_values)
+    if usual is not None:
+        p_values.update(_calibrated(usual, reference, checks, counts))
+    moved = [p_values[test] for test in MOVED if test in p_values]
+    missing, spike = checks.missing, checks.spike
+    there = max(int(current.sum()), 1)
+    before = max(reference.there, 1)
+    numeric = reference.ordered
+    return Examined(
+        feature=profile.name,
+        kind=kind or ("numeric" if numeric else "categorical"),
+        rows=missing.rows,
+        psi=checks.psi,
+        psi_low=checks.psi_low,
+        p_value=min([1.0, *(len(moved) * p for p in moved)]),
+        ks=drift.kolmogorov_smirnov(reference.counts, current) if numeric else 0.0,
+        missing=missing.now / missing.rows,
+        reference_missing=missing.before / missing.before_rows if missing.before_rows else 0.0,
+        unseen=0.0 if numeric else float(current[-1]) / there,
+        reference_unseen=0.0 if numeric else float(reference.counts[-1]) / before,
+        outside=float(current[0] + current[-1]) / there if numeric else 0.0,
+        spike=_named(profile, spike.at) if spike.at >= 0 else "",
+        spike_share=spike.now / there if spike.at >= 0 else 0.0,
+        spike_before=spike.before / before if spike.at >= 0 else 0.0,
+        p_values=p_values,
+        timed=profile.blocks is not None,
+    )
+
+
+@lru_cache(maxsize=4_096)
+def _reference(counts: tuple[int, ...], missing: int, singletons: int | None) -> suite.Reference:
+    numbers = np.array(counts, np.int64)
+    if singletons is None:
+        return suite.numeric(numbers, missing)
+    return suite.categorical(numbers, missing, singletons)
+
+
+def reference_of(profile: FeatureProfile) -> suite.Reference:
+    """The profile as the tests want it; kept, for what follows from it is costly."""
+    bins = profile.bins
+    if isinstance(bins, NumericBins):
+        return _reference(bins.counts, bins.missing, None)
+    return _reference((*bins.counts, bins.other), bins.missing, bins.singletons)
+
+
+def _calibrated(
+    usual: Blocks, reference: suite.Reference, checks: suite.Checks, counts: Vector
+) -> dict[str, float]:
+    """What would be usual between blocks of time is no surprise."""
+    found: dict[str, float] = {}
+    current, missing = counts[:-1], int(counts[-1])
+    if "shape" in checks.p_values:
+        groups = reference.groups(usual.rows)
+        before, now = _merge(reference.counts, groups), _merge(current, groups)
+        ratio = blocks.chi_squared_ratio(before, now)
+        found["shape"] = _usual(usual.chi_squared, usual.rows, counts, ratio)
+    if usual.anderson_darling is not None and "shift" in checks.p_values:
+        ratio = blocks.anderson_darling_ratio(reference.counts, current)
+        found["shift"] = _usual(usual.anderson_darling, usual.rows, counts, ratio)
+    if "missing" in checks.p_values:
+        # More than in any block, by more than chance; or, in the other direction, as it was.
+        beyond = _above(missing, checks.missing.rows, usual.missing)
+        fewer = missing < usual.missing * checks.missing.rows
+        found["missing"] = 1.0 if fewer else max(beyond, checks.p_values["missing"])
+    if "spike" in checks.p_values and checks.spike.at >= 0:
+        peak = usual.peaks[checks.spike.at]
+        beyond = _above(checks.spike.now, int(current.sum()), peak) * len(current)
+        found["spike"] = max(min(beyond, 1.0), checks.p_values["spike"])
+    return found
+
+
+def _usual(usual: Usual, rows: int, counts: Vector, ratio: float) -> float:
+    """1 where the reference's blocks say too little: then the feature only informs."""
+    dispersion = _dispersion(usual, rows, counts)
+    calibration = blocks.TimeCalibration(np.array(usual.ratios), usual.memory, dispersion, usual.df)
+    return float(calibration.p_value(ratio)) if calibration.calibrated else 1.0
+
+
+def _dispersion(usual: Usual, rows: int, counts: Vector) -> float:
+    """That of a block; of a window of several blocks, which are alike, it is larger: the variance
+    of their mean is (1 + memory) / (1 - memory) of that of independent ones."""
+    if counts.sum() < 1.5 * rows or usual.memory >= 1:
+        return usual.dispersion
+    return 1 + (usual.dispersion - 1) * (1 + usual.memory) / (1 - usual.memory)
+
+
+def _above(count: int, rows: int, share: float) -> float:
+    """P(at least `count` of `rows`) where the share is `share`: the binomial tail."""
+    return float(special.bdtrc(count - 1, rows, share)) if count > 0 else 1.0
+
+
+def _named(profile: FeatureProfile, at: int) -> str:
+    """A bin or level in words."""
+    bins = profile.bins
+    if not isinstance(bins, NumericBins):
+        return bins.levels[at] if at < len(bins.levels) else "other"
+    if at == 0:
+        return f"below {bins.low:.4g}"
+    if at >= len(bins.edges):
+        return f"above {bins.high:.4g}"
+    return f"{bins.edges[at - 1]:.4g} to {bins.edges[at]:.4g}"
+
+
+def _merge(counts: Vector, groups: Vector) -> Vector:
+    return np.bincount(groups, counts, int(groups.max()) + 1).astype(np.int64)
+
+
+def histogram(
+    layout: Layout, feature: str, counts: Vector
+) -> tuple[list[str], list[float], list[float]]:
+    """Labels, reference shares and current shares of a feature, for drawing: at most 20 bins."""
+    profile = layout.profile
+    assert profile is not None
+    if feature == "score" and profile.score is not None:
+        found = profile.score
+    else:
+        found = next(p for p in profile.features if p.name == feature)
+    reference, current = found.counts, counts[:-1]
+    if found.numeric is not None:
+        return _numeric_histogram(found.numeric, reference, current)
+    assert found.categorical is not None
+    shown = min(len(found.categorical.levels), 20)
+    labels = [*found.categorical.levels[:shown], "other"]
+    pooled = [np.append(c[:shown], c[shown:].sum()) for c in (reference, current)]
+    return labels, _shares(pooled[0]), _shares(pooled[1])
+
+
+def _numeric_histogram(
+    bins: NumericBins, reference: Vector, current: Vector
+) -> tuple[list[str], list[float], list[float]]:
+    groups = coarser(reference, 20)
+    last = [int(np.flatnonzero(groups == g)[-1]) for g in range(int(groups.max()) + 1)]
+    uppers = [f"≤ {bins.edges[i]:.4g}" if i < len(bins.edges) else "above" for i in last]
+    return uppers, _shares(_merge(reference, groups)), _shares(_merge(current, groups))
+
+
+def _shares(counts: Vector) -> list[float]:
+    total = counts.sum()
+    shares: list[float] = (counts / total if total else counts * 0.0).tolist()
+    return shares

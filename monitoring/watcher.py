@@ -1,0 +1,135 @@
+"""Keeps the watch over versions: which windows have closed, which have their labels; in Redis, so
+that a monitor that starts anew goes on where the last one was."""
+
+from __future__ import annotations
+
+import logging
+from typing import cast
+
+import msgspec
+import numpy as np
+import redis
+
+from models.contract import keys
+from monitoring import watch
+from monitoring.history import History
+from monitoring.rules import Rules
+from monitoring.stats.detector import Budget
+from monitoring.stats.maturity import mature, plateau
+from monitoring.watch import PATIENCE, RECENT, Watched
+from monitoring.window import ANSWERING, Window
+
+log = logging.getLogger("slipstream.watcher")
+
+A_DAY = {"day": 1, "hour": 24}
+#: Windows from which the usual coverage of labels is taken.
+COVERED = 28
+
+
+class Watcher:
+    """One state per model and version. To be used by whoever follows the model."""
+
+    def __init__(self, client: redis.Redis, rules: Rules) -> None:
+        self._client = client
+        self._rules = rules
+        self._grain = rules.windows.grain
+        self._kept: dict[tuple[str, int], Watched] = {}
+
+    def step(self, history: History, version: int) -> Watched:
+        """Look at every window that has closed since, and grade those that have their labels."""
+        before = self.state(history, version)
+        state = before
+        if history.layouts[version].profile is not None:
+            newest = history.newest(self._grain)
+            level = self.level(history, version)
+            for start in range(state.next, newest):
+                state = self._look(state, history, version, start, level)
+            recent = self._sum(history, version, newest - RECENT, newest - 1)
+            state = watch.peek(state, self._at(history, version, newest), recent, level)
+            state = self._grade(state, history, version, level)
+        if state != before:
+            self._keep(history.model, version, state)
+        return state
+
+    def level(self, history: History, version: int) -> Budget:
+        """What may be spent, by the labels that come in a day."""
+        a_day = A_DAY[self._grain]
+        last = history.newest(self._grain)
+        covered = self._sum(history, version, last - COVERED * a_day, last)
+        labels = float(covered["confusion"].sum()) / COVERED
+        return watch.levels(self._rules, a_day, labels)
+
+    def lasting(self, state: Watched, history: History, version: int) -> bool:
+        """Whether errors have risen for good."""
+        window = Window(history.layouts[version], history.layouts[version].zeros())
+        return watch.harms(state, window, self._rules, self.level(history, version))
+
+    def _look(
+        self, state: Watched, history: History, version: int, start: int, level: Budget
+    ) -> Watched:
+        window = self._at(history, version, start)
+        recent = self._sum(history, version, start - RECENT, start - 1)
+        return watch.look(state, start, window, recent, level)
+
+    def _grade(self, state: Watched, history: History, version: int, level: Budget) -> Watched:
+        """A window is graded once the next one has closed, too, and its labels have come."""
+        newest = history.newest(self._grain)
+        while state.to_grade < min(newest - 1, state.next):
+            start = state.to_grade
+            ripe = newest - start > PATIENCE or self._ripe(history, version, start)
+            if not ripe:
+                break
+            window = self._at(history, version, start)
+            state = watch.grade(state, start, window, self._rules, level)
+        return state
+
+    def _ripe(self, history: History, version: int, start: int) -> bool:
+        windows = [self._at(history, version, w) for w in range(start - COVERED, start + 1)]
+        labels = np.array([window["confusion"].sum() for window in windows])
+        rows = np.array([window["rows"].sum() for window in windows])
+        return bool(mature(labels[-1:], rows[-1:], plateau(labels, rows))[0])
+
+    def _at(self, history: History, version: int, start: int) -> Window:
+        return self._sum(history, version, start, start)
+
+    def _sum(self, history: History, version: int, first: int, last: int) -> Window:
+        return history.window(version, ANSWERING, self._grain, first, last)
+
+    # --- state -------------------------------------------------------------------------------
+
+    def state(self, history: History, version: int) -> Watched:
+        """What is remembered; from the version's first window where nothing is."""
+        name = history.model, version
+        if name not in self._kept:
+            stored = cast(
+                "bytes | None", self._client.hget(keys.watch(history.model), str(version))
+            )
+            self._kept[name] = self._read(stored) or self._first(history, version)
+        return self._kept[name]
+
+    def _read(self, stored: bytes | None) -> Watched | None:
+        if stored is None:
+            return None
+        try:
+            return msgspec.msgpack.decode(stored, type=Watched)
+        except msgspec.MsgspecError:
+            log.warning("what was remembered of past windows cannot be read; it begins anew")
+            return None
+
+    def _first(self, history: History, version: int) -> Watched:
+        starts = [
+            key.start
+            for key in history.windows
+            if key.grain == self._grain and key.version == version and key.role in ANSWERING
+        ]
+        first = min(starts, default=history.newest(self._grain))
+        return Watched(next=first, to_grade=first)
+
+    def _keep(self, model: str, version: int, state: Watched) -> None:
+        self._client.hset(keys.watch(model), str(version), msgspec.msgpack.encode(state))
+        self._kept[model, version] = state
+
+    def forget(self, model: str) -> None:
+        """Another monitor follows the model now; what it remembers is in Redis."""
+        for name in [name for name in self._kept if name[0] == model]:
+            del self._kept[name]
