@@ -56,6 +56,50 @@ def features(window: Window) -> list[Examined]:
     return [examined for examined in found if examined is not None]
 
 
+class Shift(NamedTuple):
+    """The little that a strip over many days shows of a feature, without a test."""
+
+    feature: str
+    kind: str
+    psi_low: float
+    missing: float
+    unseen: float
+
+
+def shifts(window: Window) -> list[Shift]:
+    """Every profiled feature and the score, as far as they have rows enough."""
+    profile = window.layout.profile
+    if profile is None:
+        return []
+    named = [(p, window[f"feature:{p.name}"]) for p in profile.features]
+    if profile.score is not None:
+        named.append((profile.score, window["score"]))
+    found = (_shift(p, counts) for p, counts in named)
+    return [shift for shift in found if shift is not None]
+
+
+def _shift(profile: FeatureProfile, counts: Vector) -> Shift | None:
+    rows, there = int(counts.sum()), int(counts[:-1].sum())
+    if rows < suite.LEAST_ROWS or there == 0:
+        return None
+    reference = reference_of(profile)
+    groups = reference.groups(there)
+    before, now = _merge(reference.counts, groups), _merge(counts[:-1], groups)
+    test = drift.homogeneity(before, now)
+    usual = profile.blocks
+    if usual is not None:
+        test = drift.dispersed(test, _dispersion(usual.chi_squared, usual.rows, counts))
+    numeric = reference.ordered
+    kind = "score" if profile.name == "score" else "numeric" if numeric else "categorical"
+    return Shift(
+        feature=profile.name,
+        kind=kind,
+        psi_low=drift.psi_lower_bound(test),
+        missing=float(counts[-1]) / rows,
+        unseen=0.0 if numeric else float(counts[-2]) / there,
+    )
+
+
 def score_drift(window: Window) -> Examined | None:
     """The predictions themselves against the reference's."""
     profile = window.layout.profile

@@ -21,6 +21,8 @@ Floats = npt.NDArray[np.float64]
 
 #: Labels from which they are used beside the scores.
 LEAST_LABELS = 30
+#: Share of rows from which labels are as good as all, whoever is missing.
+NEARLY_ALL = 0.9
 #: p-value below which labelled predictions are not like the others.
 PICKED = 0.001
 
@@ -94,7 +96,9 @@ def cells(window: Window) -> Cells | None:
 def labels_are_picked(window: Window) -> bool:
     """Whether the labelled predictions' scores are not distributed as all are."""
     every, graded = window["score"][:-1], _graded_rows(window)
-    if every.sum() == 0 or graded.sum() < LEAST_LABELS or (graded > every).any():
+    if graded.sum() < LEAST_LABELS or graded.sum() >= NEARLY_ALL * every.sum():
+        return False
+    if (graded > every).any():  # rows were not sampled whose labels came
         return False
     return performance.selection(every, graded).p_value < PICKED
 

@@ -24,7 +24,7 @@ WINDOWS = (50, 100, 200, 400)
 REFERENCE = 600
 REPETITIONS = 500
 #: Further windows in which nothing has changed, for the closed form alone: it is cheap.
-NULL_REPETITIONS = 1_500
+NULL_REPETITIONS = 600
 PERMUTATIONS = 99
 ALPHA = 0.05
 LEVELS = 17  # grey values of a pixel

@@ -111,18 +111,29 @@ def spike(now: Counts, before: Counts) -> Spike:
 
 
 def _suspects(now: Counts, before: Counts, possible: npt.NDArray[np.bool_]) -> Counts:
-    """Bins of which one has the smallest tail.
+    """Bins of which one has the smallest tail, without summing any of them.
 
-    A tail is at least its first term, and at most that over 1 - q if q < 1 is the ratio of the
-    first two: those whose first term exceeds the smallest upper bound are out.
+    The ratio q of a term to the one before falls from term to term, so a tail is at most its first
+    term over 1 - q, and at least that times (1 - p^J) / (1 - p), p the ratio after J terms. Bins
+    whose lower bound exceeds the smallest upper bound are out.
     """
     m, n = int(now.sum()), int(before.sum())
     total = now + before
     first = _log_probabilities(now, m, total, m + n)
-    ratio = before * (m - now) / ((now + 1) * (n - before + 1))
+    ratio = _ratio(now, m, total, m + n)
     sure = possible & (ratio < 1)
     highest = np.min(first[sure] - np.log1p(-ratio[sure]), initial=0.0)
-    return np.flatnonzero(possible & (first <= highest))
+    steps = 1 + np.sqrt(now).astype(np.int64)
+    later = np.clip(_ratio(now + steps, m, total, m + n), 0.0, 1 - 1e-9)
+    lowest = first + np.log((1 - later**steps) / (1 - later))
+    return np.flatnonzero(possible & (lowest <= highest))
+
+
+def _ratio(k: Counts, m: int, total: Counts, rows: int) -> FloatArray:
+    """P(K = k + 1) / P(K = k)."""
+    left = np.maximum(total - k, 0) * np.maximum(m - k, 0)
+    ratio: FloatArray = left / ((k + 1.0) * (rows - total - m + k + 1))
+    return ratio
 
 
 def _tail(k: int, m: int, total: int, rows: int) -> float:

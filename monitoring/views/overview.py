@@ -9,13 +9,13 @@ import msgspec
 
 from models.rollout import Route
 from monitoring import measure
+from monitoring.examine import shifts
 from monitoring.history import History
 from monitoring.judge import drifted
 from monitoring.monitor import Monitor
 from monitoring.views.shared import (
     HOUR_MS,
     Json,
-    all_features,
     changes,
     estimated,
     findings,
@@ -178,7 +178,7 @@ def _strips(
 ) -> dict[str, list[float | None]]:
     strips: dict[str, list[float | None]] = {name: [] for name in names}
     length = monitor.rules.drift.days
-    for drifts in rolling(history, version, ANSWERING, days, length, all_features):
+    for drifts in rolling(history, version, ANSWERING, days, length, shifts):
         found = {feature.feature: feature for feature in drifts}
         for name, values in strips.items():
             feature = found.get(name)

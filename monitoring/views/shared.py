@@ -11,7 +11,6 @@ from models import routes
 from models.errors import UnknownModel
 from models.rollout import Route
 from monitoring import measure
-from monitoring.examine import Examined, features, score_drift
 from monitoring.history import History
 from monitoring.judge import Finding
 from monitoring.monitor import Monitor
@@ -126,11 +125,6 @@ def rolling(
 ) -> list[T]:
     """For each day, what is measured in the window of `length` days that ends with it."""
     return [history.measured(version, roles, day - length + 1, day, measured) for day in days]
-
-
-def all_features(window: Window) -> list[Examined]:
-    score = score_drift(window)
-    return [*features(window), *([score] if score else [])]
 
 
 def latency_of(window: Window) -> measure.Latency:

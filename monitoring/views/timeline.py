@@ -9,7 +9,7 @@ import msgspec
 
 from models.errors import NotFound, UnknownVersion
 from monitoring import measure
-from monitoring.examine import Examined, features, histogram, score_drift
+from monitoring.examine import Shift, features, histogram, score_drift, shifts
 from monitoring.history import History
 from monitoring.judge import drifted
 from monitoring.monitor import Monitor
@@ -17,7 +17,6 @@ from monitoring.stats.performance import Estimate
 from monitoring.views.shared import (
     DAY_MS,
     Json,
-    all_features,
     changes,
     estimated,
     findings,
@@ -98,7 +97,7 @@ def _daily_latency(history: History, version: int, roles: Sequence[str], days: r
 def _daily_drift(monitor: Monitor, history: History, version: int, days: range) -> list[Json]:
     series: dict[str, Json] = {}
     length = monitor.rules.drift.days
-    rolled = rolling(history, version, ANSWERING, days, length, all_features)
+    rolled = rolling(history, version, ANSWERING, days, length, shifts)
     for at, drifts in enumerate(rolled):
         for feature in drifts:
             row = series.setdefault(feature.feature, _strip_row(feature, len(days)))
@@ -108,7 +107,7 @@ def _daily_drift(monitor: Monitor, history: History, version: int, days: range) 
     return sorted(series.values(), key=lambda row: -sum(value or 0 for value in row["psi"]))
 
 
-def _strip_row(feature: Examined, days: int) -> Json:
+def _strip_row(feature: Shift, days: int) -> Json:
     return {
         "feature": feature.feature,
         "kind": feature.kind,
