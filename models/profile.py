@@ -36,9 +36,9 @@ SCORE_BINS = 64
 class NumericBins(msgspec.Struct, frozen=True):
     """Counts between quantile edges: bin i holds edges[i-1] < x <= edges[i].
 
-    `counts` has one entry more than `edges`; `missing` counts NaN. The first and the last bin lie
-    outside of everything that the reference has seen, so they are empty there; the bins next to
-    them are its outermost thousandths.
+    `counts` has one entry more than `edges`; `missing` counts NaN. The two outermost bins at either
+    end lie outside of everything that the reference has seen, so they are empty there: beyond it
+    by more than its whole range, and by less. The bins next to them are its outermost thousandths.
     """
 
     edges: tuple[float, ...]
@@ -243,15 +243,18 @@ def score_bins(scores: Floats) -> NumericBins:
 
 
 def _between(inner: Floats, finite: Floats, missing: int) -> NumericBins:
-    below = np.nextafter(finite.min(), -np.inf)
-    edges = np.unique(np.clip([below, *inner, finite.max()], below, finite.max()))
+    low, high = float(finite.min()), float(finite.max())
+    below = np.nextafter(low, -np.inf)
+    inside = np.clip([below, *inner, high], below, high)
+    reach = high - low or max(abs(low), 1.0)
+    edges = np.unique(np.clip([low - reach, *inside, high + reach], -LARGEST, LARGEST))
     counts = np.bincount(np.searchsorted(edges, finite, side="left"), minlength=len(edges) + 1)
     return NumericBins(
         edges=tuple(edges.tolist()),
         counts=tuple(counts.tolist()),
         missing=missing,
-        low=float(finite.min()),
-        high=float(finite.max()),
+        low=low,
+        high=high,
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import special
 
 from models.profile import Blocks, FeatureProfile, NumericBins, Usual, coarser
-from monitoring.stats import blocks, drift, suite
+from monitoring.stats import blocks, drift, quality, suite
 from monitoring.window import Layout, Vector, Window
 
 
@@ -43,6 +43,10 @@ class Examined(NamedTuple):
     timed: bool = False
 
 
+#: Dispersion from which the rows of a block resemble each other, so that a block is a draw of one.
+CLUMPED = 2.0
+#: How many times the odds of the worst block of the reference a share of missing values must have.
+LEAP = 4.0
 #: Tests of whether something broke, and of whether something moved.
 BROKEN, MOVED = ("missing", "outside", "unseen", "spike"), ("shape", "shift")
 
@@ -176,15 +180,32 @@ def _calibrated(
         ratio = blocks.anderson_darling_ratio(reference.counts, current)
         found["shift"] = _usual(usual.anderson_darling, usual.rows, counts, ratio)
     if "missing" in checks.p_values:
-        # More than in any block, by more than chance; or, in the other direction, as it was.
-        beyond = _above(missing, checks.missing.rows, usual.missing)
-        fewer = missing < usual.missing * checks.missing.rows
+        peak = _peak(checks.missing, usual)
+        beyond = _above(missing, checks.missing.rows, peak)
+        fewer = missing < peak * checks.missing.rows
         found["missing"] = 1.0 if fewer else max(beyond, checks.p_values["missing"])
+    clumped = usual.chi_squared.dispersion > CLUMPED
     if "spike" in checks.p_values and checks.spike.at >= 0:
         peak = usual.peaks[checks.spike.at]
         beyond = _above(checks.spike.now, int(current.sum()), peak) * len(current)
-        found["spike"] = max(min(beyond, 1.0), checks.p_values["spike"])
+        found["spike"] = 1.0 if clumped else max(min(beyond, 1.0), checks.p_values["spike"])
+    if clumped and "outside" in checks.p_values:
+        # A warmer day than any of the reference will come; one of -999 degrees will not.
+        far = int(current[0] + current[-1])
+        kind = quality.Kind(far, int(current.sum()), 0, reference.there)
+        found["outside"] = quality.more(kind)
     return found
+
+
+def _peak(missing: quality.Kind, usual: Blocks) -> float:
+    """The share of missing values from which on they are more than in any block. Where blocks
+    differ by more than chance, the next one may well exceed them all: then by LEAP, in odds."""
+    share = missing.before / max(missing.before_rows, 1)
+    chance = share + 4 * np.sqrt(share * (1 - share) / usual.rows)
+    if usual.missing <= chance:
+        return usual.missing
+    odds = LEAP * usual.missing / max(1 - usual.missing, 1e-12)
+    return float(odds / (1 + odds))
 
 
 def _usual(usual: Usual, rows: int, counts: Vector, ratio: float) -> float:

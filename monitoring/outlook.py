@@ -48,21 +48,28 @@ class Outlook(NamedTuple):
 
 def outlook(window: Window) -> Outlook | None:
     """None where the profile says nothing of what came true, or no row has come."""
-    known = _known(window.layout)
-    if known is None:
+    alone, known = promised(window), _known(window.layout)
+    if alone is None or known is None:
         return None
-    found = known.alone(window)
-    if found is None:
+    sums, picked = known.labelled(window), labels_are_picked(window)
+    found = alone._replace(labels=int(sums.labels), picked=picked)
+    if sums.labels < LEAST_LABELS or picked:
+        return found
+    powered = estimate.prediction_powered([sums], share=known.share, beyond=True)
+    if powered is None:
+        return found
+    value, low, high = (bound * known.unit for bound in powered.estimate[:3])
+    return found._replace(value=value, low=low, high=high, how="scores and labels")
+
+
+def promised(window: Window) -> Outlook | None:
+    """What the scores alone say, whatever labels there are."""
+    known = _known(window.layout)
+    found = None if known is None else known.alone(window)
+    if known is None or found is None:
         return None
     value, low, high, unseen = found
-    sums = known.labelled(window)
-    picked = labels_are_picked(window)
-    how = "scores alone"
-    if sums.labels >= LEAST_LABELS and not picked:
-        powered = estimate.prediction_powered([sums], share=known.share, beyond=True)
-        if powered is not None:
-            value, low, high = powered.estimate[:3]
-            how = "scores and labels"
+    rows = int(window["score"].sum())
     unit = known.unit
     return Outlook(
         known.metric,
@@ -70,11 +77,11 @@ def outlook(window: Window) -> Outlook | None:
         low * unit,
         high * unit,
         known.reference * unit,
-        int(sums.rows),
-        int(sums.labels),
-        how,
+        rows,
+        0,
+        "scores alone",
         unseen,
-        picked,
+        picked=False,
     )
 
 

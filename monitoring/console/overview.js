@@ -25,7 +25,9 @@ export function Overview({ data }) {
 
 export const Verdict = ({ verdict, detail }) => html`<section class="verdict">
   <${Icon} level=${verdict.level} />
-  <div><h1>${verdict.sentence}</h1>${detail && html`<p>${detail}</p>`}</div>
+  <div><h1>${verdict.sentence}</h1>${detail && html`<p>${detail}</p>`}
+    ${verdict.causes?.length > 0 && html`<ul class="causes">${verdict.causes.map((cause) => html`<li>${cause}</li>`)}</ul>`}
+    ${verdict.action && html`<p class="action">${verdict.action}</p>`}</div>
 </section>`;
 
 export const Chip = ({ version }) =>

@@ -182,13 +182,23 @@ export const Ranking = ({ data, at }) =>
     : html`<${Unlabelled} title="Ranking" note="AUC over 28 days" />`;
 
 export const Accuracy = ({ data, at }) =>
-  data.accuracy
+  data.task === "regression" ? html`<${Errors} data=${data} at=${at} />` : data.accuracy
     ? html`<${Banded} data=${data} at=${at} found=${data.accuracy} title="Accuracy" note="over 28 days, 95 % band" />`
     : html`<${Unlabelled} title="Accuracy" note="over 28 days" />`;
 
+const Errors = ({ data, at }) =>
+  data.error
+    ? html`<${Banded} data=${data} at=${at} found=${data.error} title="Error" note="mean absolute, 28 days" />`
+    : html`<${Unlabelled} title="Error" note="mean absolute, 28 days" />`;
+
 function Banded({ data, at, found, title, note }) {
   const { champion, shadow, reference, harm } = found;
-  const series = useMemo(() => [banded(champion, "champion"), ...(shadow ? [banded(shadow, "challenger")] : [])], [data]);
+  const promised = found.estimate && found.estimate.value.some(known) ? found.estimate : null;
+  const series = useMemo(() => [
+    banded(champion, "champion"),
+    ...(shadow ? [banded(shadow, "challenger")] : []),
+    ...(promised ? [{ values: promised.value, low: promised.value, high: promised.value, kind: "seen" }] : []),
+  ], [data]);
   const marks = [];
   if (known(harm)) marks.push({ at: harm, text: `harm: whole band below ${dot(harm)}`, kind: "harm" });
   if (known(reference)) marks.push({ at: reference, text: `reference ${dot(reference)}` });
@@ -197,6 +207,7 @@ function Banded({ data, at, found, title, note }) {
   return html`<${Panel} title=${title} note=${note}
     readout=${html`<${Value} name="v${data.champion}" value=${half(point(champion, at))} />
       ${shadow && html`<${Value} name="v${data.shadow}" value=${half(point(shadow, at))} kind="challenger-text" />`}
+      ${promised && html`<${Value} name="scores promise" value=${known(promised.value[at]) ? dot(promised.value[at]) : "unknown"} kind="muted-text" />`}
       ${known(reference) && html`<${Value} name="reference" value=${dot(reference)} />`}`}>
     <${Lines} of=${data} series=${series} height=${100} range=${range} ticks=${round(range)} text=${(value) => dot(value, 2)} marks=${marks}
       label="${title} ${span(data)}: ${last ? half(last) : "unknown"} at the end${known(reference) ? `, ${dot(reference)} at training` : ""}." />

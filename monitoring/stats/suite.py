@@ -39,6 +39,8 @@ ROWS_A_GROUP = 8
 #: Rows that a group must hold by the reference's shares, or it is pooled: below, the tail of the
 #: chi-squared distribution is too thin.
 LEAST_EXPECTED = 5
+#: How many bins from either end values are called outside of the reference, or nearly so.
+FRINGES = 3
 #: A bin next to the outermost is part of the fringe if it holds at most this share (values that
 #: are tied there can make it large).
 FRINGE = 0.005
@@ -167,11 +169,17 @@ def _outside(reference: Reference, counts: Counts, found: dict[str, float]) -> K
 
 
 def _fringes(counts: Counts) -> tuple[Counts, ...]:
-    """Indices of the bins at the ends; then with those next to them where these hold little."""
-    last = len(counts) - 1
-    ends = np.unique([0, last])
-    inner = [i for i in (1, last - 1) if 0 < i < last and counts[i] <= FRINGE * counts.sum()]
-    return (ends, np.unique([*ends, *inner])) if inner else (ends,)
+    """Indices of the outermost bins at both ends, then with those next to them, and once more,
+    as long as these hold little of the reference."""
+    last, limit = len(counts) - 1, FRINGE * counts.sum()
+    bins, found = {0, last}, []
+    for depth in range(1, FRINGES + 1):
+        found.append(np.array(sorted(bins)))
+        more = {i for i in (depth, last - depth) if 0 < i < last and counts[i] <= limit} - bins
+        if not more:
+            break
+        bins |= more
+    return tuple(found)
 
 
 def _spike(

@@ -13,6 +13,7 @@ from monitoring.examine import Shift, features, histogram, score_drift, shifts
 from monitoring.history import History
 from monitoring.judge import drifted
 from monitoring.monitor import Monitor
+from monitoring.outlook import Outlook, promised
 from monitoring.stats.performance import Estimate
 from monitoring.views.shared import (
     DAY_MS,
@@ -127,7 +128,7 @@ def _daily_quality(
     labelled = rolling(history, champion, ANSWERING, days, 1, _coverage)
     quality: Json = {"coverage": {"labelled": labelled}}
     if not any(found for found, _ in series["champion"]):
-        return {**quality, "ranking": None, "accuracy": None, "said_seen": None}
+        return {**quality, "ranking": None, "accuracy": None, "error": None, "said_seen": None}
     profile = history.layouts[champion].profile
     reference = profile.metrics if profile else {}
     auc = reference.get("auc")
@@ -138,15 +139,25 @@ def _daily_quality(
     }
     quality["accuracy"] = {
         "reference": reference.get("accuracy"),
+        "estimate": _estimates(rolling(history, champion, ANSWERING, days, length, promised)),
         **{name: _bands(values, "accuracy") for name, values in series.items()},
+    }
+    quality["error"] = {
+        "reference": reference.get("mae"),
+        **{name: _bands(values, "mae") for name, values in series.items()},
     }
     quality["said_seen"] = {
         "seen": [f.seen.value if f and f.seen else None for f, _ in series["champion"]],
         **{name: [said for _, said in values] for name, values in series.items()},
     }
-    for part in ("ranking", "accuracy", "said_seen"):
+    for part in ("ranking", "accuracy", "error", "said_seen"):
         quality[part].setdefault("shadow", None)
     return quality
+
+
+def _estimates(found: list[Outlook | None]) -> dict[str, list[float | None]]:
+    """What the scores alone promised."""
+    return {part: [getattr(one, part, None) for one in found] for part in ("value", "low", "high")}
 
 
 def _bands(

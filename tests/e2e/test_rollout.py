@@ -184,7 +184,7 @@ def test_the_control_api_and_the_command_line(house: House, tmp_path: Path) -> N
         assert started.status_code == 200, started.text
         again = post(once, action="start", version=2, automatic=False, steps=[10])
         assert again.json()["revision"] == started.json()["revision"]
-        eventually(lambda: len(_gates(url)) == 7 and _compared(url) > 50, 30)
+        eventually(lambda: len(_gates(url)) == 8 and _compared(url) > 50, 30)
         told = run("verdict", "m")
         assert told.exit_code == 4
         assert "Not yet" in told.output

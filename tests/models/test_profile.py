@@ -40,15 +40,16 @@ def test_edges_are_numpys_quantiles() -> None:
     bins = numeric_bins(values)
     grid = [TAIL, *(np.arange(1, BINS) / BINS), 1 - TAIL]
     inner = np.quantile(values, grid, method="inverted_cdf")
-    np.testing.assert_array_equal(bins.edges[1:-1], inner)
-    assert set(bins.counts[3:-3]) == {1_000}
-    assert bins.counts[:3] == bins.counts[:-4:-1] == (0, 64, 936)
+    np.testing.assert_array_equal(bins.edges[2:-2], inner)
+    assert set(bins.counts[4:-4]) == {1_000}
+    assert bins.counts[:4] == bins.counts[:-5:-1] == (0, 0, 64, 936)
 
 
 def test_what_the_reference_never_had_has_bins_of_its_own() -> None:
     bins = numeric_bins(np.array([1.0, 2.0, 3.0]))
-    index = bins.index(np.array([0.999, 1.0, 3.0, 3.001, np.inf, -np.inf]))
-    assert index.tolist() == [0, 1, 3, 4, 4, 0]
+    values = [-np.inf, -1.001, 0.999, 1.0, 3.0, 3.001, 5.001, np.inf]
+    index = bins.index(np.array(values))
+    assert index.tolist() == [0, 0, 1, 2, 4, 5, 6, 6]
 
 
 def test_the_ends_are_known() -> None:
@@ -72,8 +73,8 @@ def test_the_reference_falls_into_its_own_bins(values: np.ndarray) -> None:
     [
         ([], [0], 0),
         ([np.nan], [0], 1),
-        ([5, 5, 5], [0, 3, 0], 0),
-        ([0, 0, 1], [0, 2, 1, 0], 0),
+        ([5, 5, 5], [0, 0, 3, 0, 0], 0),
+        ([0, 0, 1], [0, 0, 2, 1, 0, 0], 0),
     ],
 )
 def test_few_values_have_few_bins(values: list[float], counts: list[int], missing: int) -> None:
@@ -174,8 +175,8 @@ def test_scores_have_bins_at_quantiles_and_of_equal_width() -> None:
     """Where scores were rare in the reference there are bins, too."""
     scores = np.random.default_rng(1).beta(1, 20, 10_000)
     bins = score_bins(scores)
-    assert bins.edges[-1] == bins.high == scores.max()
-    widths = np.diff(bins.edges[1:])
+    assert bins.edges[-2] == bins.high == scores.max()
+    widths = np.diff(bins.edges[2:-1])
     assert widths.max() <= (scores.max() - scores.min()) / 32 * 1.001
     assert max(bins.counts) <= 10_000 / 32 * 1.01
 
