@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# Small matrices: threads would only wait for each other.
+export OPENBLAS_NUM_THREADS ?= 1
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo demo-rollout test check bench conformance-onnx test-clients browser screenshots clean bench-detect bench-gates bench-reloads bench-kills
 

@@ -158,6 +158,26 @@ class Scale(msgspec.Struct, frozen=True):
     error: float
 
 
+class Whole(msgspec.Struct, frozen=True):
+    """The rows as a whole, for what no single feature shows (monitoring.stats.kernel).
+
+    `input` names the tensor whose rows are meant; without a name it is all numeric features,
+    side by side. The other fields are those of kernel.Reference. `dispersion`: by how much blocks
+    of time differ beyond chance.
+    """
+
+    input: str
+    seed: int
+    columns: int
+    rows: int
+    bandwidth: float
+    centre: tuple[float, ...]
+    scale: tuple[float, ...]
+    mean: tuple[float, ...]
+    eigenvalues: tuple[float, ...]
+    dispersion: float = 1.0
+
+
 class Profile(msgspec.Struct, frozen=True):
     """The reference of a version. `rows` built the features, `holdout_rows` the metrics.
 
@@ -181,6 +201,7 @@ class Profile(msgspec.Struct, frozen=True):
     errors: tuple[tuple[float, ...], ...] = ()
     grain: str = ""
     blocks: int = 0
+    whole: Whole | None = None
 
 
 def bin_shares(counts: Ints | Floats) -> Floats:
@@ -287,6 +308,20 @@ def feature_values(feature: Feature, inputs: Mapping[str, Array], rows: int) -> 
         return None
     column = table[:, feature.column]
     return column.astype(np.float64) if feature.kind == "numeric" else column.astype(object)
+
+
+def whole_rows(
+    name: str, manifest: Manifest, inputs: Mapping[str, Array], rows: int
+) -> Array | None:
+    """The rows that a `Whole` is about, [rows, ...]; None where they were not recorded."""
+    if name:
+        tensor = inputs.get(name)
+        return tensor if tensor is not None and len(tensor) == rows else None
+    numeric = [feature for feature in manifest.features if feature.kind == "numeric"]
+    columns = [feature_values(feature, inputs, rows) for feature in numeric]
+    if not columns or any(column is None for column in columns):
+        return None
+    return np.stack([column for column in columns if column is not None], axis=1)
 
 
 def profile_features(

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import special
 
 from models.profile import Blocks, FeatureProfile, NumericBins, Usual, coarser
-from monitoring.stats import blocks, drift, quality, suite
+from monitoring.stats import blocks, drift, kernel, quality, suite
 from monitoring.window import Layout, Vector, Window
 
 
@@ -58,6 +58,17 @@ def features(window: Window) -> list[Examined]:
         return []
     found = (examine(p, window[f"feature:{p.name}"]) for p in profile.features)
     return [examined for examined in found if examined is not None]
+
+
+def whole(window: Window) -> kernel.Discrepancy | None:
+    """All numeric features together, or the tensor that has none, against the reference; None
+    below suite.LEAST_ROWS sampled rows."""
+    profile, reference = window.layout.profile, window.layout.whole
+    if profile is None or profile.whole is None or reference is None:
+        return None
+    if window["whole"][0] < suite.LEAST_ROWS:
+        return None
+    return kernel.compare(reference, window["whole"], profile.whole.dispersion)
 
 
 class Shift(NamedTuple):

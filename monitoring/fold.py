@@ -21,10 +21,10 @@ from models.latency import BUCKETS
 from models.manifest import UNKNOWN_CLASS, Manifest
 from models.manifest import Said as Opinion
 from models.prediction_id import HOUR_MS
-from models.profile import feature_values
+from models.profile import feature_values, whole_rows
 from models.signature import Array
 from models.version import Role
-from monitoring.stats import regression
+from monitoring.stats import kernel, regression
 from monitoring.window import (
     GRID,
     KINDS,
@@ -41,6 +41,8 @@ from monitoring.window import (
 
 #: Disagreements of a slice that are kept as examples.
 EXAMPLES = 50
+#: One in so many requests is looked at as a whole.
+ONE_IN = 8
 #: The bin of a value that was not recorded; a profile has fewer bins.
 NOWHERE = 255
 #: Usual errors beyond which one counts as this large, in the sums by bin.
@@ -108,7 +110,7 @@ class Fold:
             for rows in entry.rows:
                 self._take(rows)
         for (version, role), batches in self._rows.items():
-            self._index(self._layouts[version], batches)
+            self._index(version, role, batches)
             self._fold_rows(version, role, batches)
             for batch in batches:
                 self._remember(version, role, batch)
@@ -148,8 +150,9 @@ class Fold:
         self._rows.setdefault((rows.version, rows.role), []).append(batch)
         self._result.totals["rows"] += len(batch.hours)
 
-    def _index(self, layout: Layout, batches: list[_Batch]) -> None:
+    def _index(self, version: int, role: str, batches: list[_Batch]) -> None:
         """Look up bins and cells of every value, feature by feature for many batches at once."""
+        layout = self._layouts[version]
         alike: dict[object, list[_Batch]] = {}
         for batch in batches:
             alike.setdefault(_form(batch.inputs), []).append(batch)
@@ -165,12 +168,33 @@ class Fold:
                 values = feature_values(layout.manifest.features[at], inputs, size)
                 if values is not None:
                     index[:, at] = profile.index(values)
+            if layout.whole is not None:
+                self._fold_whole(version, role, group, inputs)
             cells = _cells(index, layout)
             start = 0
             for batch in group:
                 rows = slice(start, start + len(batch.hours))
                 batch.index, batch.cells = index[rows], cells[rows]
                 start = rows.stop
+
+    def _fold_whole(
+        self, version: int, role: str, group: list[_Batch], inputs: dict[str, Array]
+    ) -> None:
+        """Some requests' rows as a whole, chosen by their ids: always the same ones."""
+        layout = self._layouts[version]
+        profile, reference = layout.profile, layout.whole
+        assert profile is not None
+        assert profile.whole is not None
+        assert reference is not None
+        chosen = np.concatenate([batch.chosen for batch in group])
+        hours = np.concatenate([batch.hours for batch in group])
+        rows = whole_rows(profile.whole.input, layout.manifest, inputs, len(hours))
+        if rows is None or rows[:1].size != reference.columns:
+            return
+        rows, hours = rows[chosen], hours[chosen]
+        for hour in np.unique(hours).tolist():
+            state = kernel.state(reference, rows[hours == hour])
+            self.pane(version, role, hour)[layout.sections["whole"]] += state
 
     def _fold_rows(self, version: int, role: str, batches: list[_Batch]) -> None:
         """All counts of a version's rows in one go: a row adds one at each of some positions."""
@@ -482,6 +506,13 @@ class _Batch:
     inputs: dict[str, Array]
     index: npt.NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 0), np.uint8))
     cells: npt.NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 0), np.uint8))
+
+    @property
+    def chosen(self) -> npt.NDArray[np.bool_]:
+        """Per row, whether its request is one of the few that are looked at as a whole: by the
+        random end of the id."""
+        ends = np.frombuffer(self.rows.ids, np.uint8).reshape(-1, ID_BYTES)[:, -1]
+        return np.repeat(ends % ONE_IN == 0, self.counts)
 
     @classmethod
     def of(cls, rows: Rows, manifest: Manifest) -> _Batch:

@@ -13,6 +13,7 @@ from monitoring.measure import Latency, Performance
 from monitoring.outlook import Outlook
 from monitoring.rules import DriftRules, Rules
 from monitoring.stats.drift import holm
+from monitoring.stats.kernel import Discrepancy
 from monitoring.stats.performance import Estimate, wilson
 from monitoring.watch import Fault, Watched
 
@@ -58,6 +59,7 @@ class Measurements:
     baseline: tuple[int, int] | None = None
     outlook: Outlook | None = None
     split: Loss | None = None
+    whole: Discrepancy | None = None
     better: int | None = None
 
 
@@ -94,6 +96,12 @@ def _drift(measured: Measurements, rules: Rules) -> _Found:
             f"{feature.feature} differs from the reference ({size})",
             f"PSI {feature.psi_low:.2f} (bound)",
         )
+    together = measured.whole
+    certain = together is not None and together.p_value < rules.drift.alpha
+    if together is not None and certain and together.squared > rules.drift.together:
+        sentence = "The rows as a whole differ from the reference"
+        value = f"MMD² {together.squared:.3f} on {together.rows:,} rows"
+        yield "drift", "rows", "digest", sentence, value
     score = measured.score
     if score is not None and drifted([score], rules.drift):
         sentence = f"v{measured.version} says other things than at training"

@@ -19,7 +19,7 @@ from models.repository import Repository
 from models.rollout import Route
 from monitoring import measure, telemetry
 from monitoring.causes import loss
-from monitoring.examine import features, score_drift
+from monitoring.examine import features, score_drift, whole
 from monitoring.history import History
 from monitoring.judge import Finding, Measurements, judge
 from monitoring.leases import Leases
@@ -233,6 +233,7 @@ class Monitor:
             baseline=baseline(recent),
             outlook=outlook(recent),
             split=loss(before, recent),
+            whole=whole(recent),
             better=self._better(history, version),
         )
 

@@ -15,6 +15,7 @@ class DriftRules(msgspec.Struct, frozen=True):
     changed: float
     moderate: float
     major: float
+    together: float
 
 
 class BudgetRules(msgspec.Struct, frozen=True):

@@ -114,7 +114,7 @@ def _sentence(kind: Kind, measured: Measurements, found: Sequence[Finding]) -> s
 def _state(measured: Measurements, found: Sequence[Finding]) -> str:
     """Inputs, ranking and probabilities; never more than is known."""
     kinds = {finding.kind for finding in found}
-    shift = [f.subject for f in found if f.kind == "drift" and f.subject != "score"]
+    shift = [f.subject for f in found if f.kind == "drift" and f.subject not in ("score", "rows")]
     start = f"Covariate shift in {listed(shift)}" if shift else "Inputs are steady"
     if measured.profiled and not measured.features:
         start = "Answers; drift is unknown below 30 sampled rows"

@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from models.latency import BUCKETS
 from models.manifest import Manifest
-from models.profile import FeatureProfile, NumericBins, Profile, coarser
+from models.profile import FeatureProfile, NumericBins, Profile, Whole, coarser
 from models.version import Role
+from monitoring.stats import kernel
 from monitoring.stats.regression import SUMS
 
 Vector = npt.NDArray[np.int64]
@@ -83,6 +84,8 @@ class Layout:
         for segment in self.segments:
             # cell x (class said x truth), or as in `graded`
             self._add(f"segment:{segment.feature}", len(segment.names) * (4 if binary else 2))
+        self.whole = None if profile is None or profile.whole is None else kernel_of(profile.whole)
+        self._add("whole", 1 + kernel.FEATURES if self.whole else 0)
 
     def _add(self, name: str, width: int) -> None:
         self.sections[name] = slice(self.size, self.size + width)
@@ -102,6 +105,11 @@ def graded_cell(manifest: Manifest, said: Vector, truth: Vector) -> tuple[Vector
     if manifest.task == "binary":
         return ((said == 1) * 2 + (truth == 1)).astype(np.int64), 4
     return (said == truth).astype(np.int64), 2
+
+
+def kernel_of(whole: Whole) -> kernel.Reference:
+    vectors = (np.array(v) for v in (whole.centre, whole.scale, whole.mean, whole.eigenvalues))
+    return kernel.Reference(whole.seed, whole.columns, whole.rows, whole.bandwidth, *vectors)
 
 
 @dataclass(frozen=True)
@@ -148,6 +156,7 @@ class PairLayout(Layout):
     def __init__(self) -> None:
         self.sections = {}
         self.segments = ()
+        self.whole = None
         self.size = 0
         self._add("rows", 2)  # compared, agreeing
         self._add("latency_primary", BUCKETS)

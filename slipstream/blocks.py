@@ -10,15 +10,19 @@ import numpy.typing as npt
 import polars
 
 from models.errors import RepositoryError
-from models.profile import Blocks, FeatureProfile, Usual
+from models.profile import Blocks, FeatureProfile, Usual, Whole
+from models.signature import Array
 from monitoring.examine import reference_of
-from monitoring.stats import blocks
-from monitoring.stats.blocks import LEAST_BLOCKS, TimeCalibration
+from monitoring.stats import blocks, kernel
+from monitoring.stats.blocks import LEAST_BLOCKS, LEVEL, TimeCalibration
+from monitoring.window import kernel_of
 
 Ints = npt.NDArray[np.int64]
 
 #: Milliseconds of the blocks that are tried, the first that gives enough of them.
 GRAINS = {"day": 86_400_000, "hour": 3_600_000}
+#: Rows of a block that are looked at as a whole.
+BLOCK = 500
 #: Rows below which a block says nothing.
 LEAST_ROWS = 30
 
@@ -88,6 +92,19 @@ def with_blocks(profile: FeatureProfile, index: Ints, block: Ints) -> FeaturePro
         peaks=tuple(round(peak, 6) for peak in (counts[:, :-1] / values).max(axis=0).tolist()),
     )
     return msgspec.structs.replace(profile, blocks=found)
+
+
+def whole_over_time(whole: Whole, rows: Array, block: Ints) -> Whole:
+    """With how much blocks differ beyond chance, as far as the 95 % quantile tells."""
+    reference = kernel_of(whole)
+    ratios = []
+    for number in range(int(block.max()) + 1):
+        found = kernel.compare(reference, kernel.state(reference, rows[block == number][:BLOCK]))
+        assert found is not None
+        ratios.append(found.statistic)
+    usual = float(np.quantile(ratios, LEVEL, method="inverted_cdf"))
+    chance = kernel.critical_value(reference, 1 - LEVEL)
+    return msgspec.structs.replace(whole, dispersion=max(1.0, usual / chance))
 
 
 def _usual(found: TimeCalibration) -> Usual:

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import polars
 
 from models.errors import RepositoryError
@@ -20,16 +21,18 @@ from models.profile import (
     FeatureProfile,
     Profile,
     Scale,
+    Whole,
     class_counts,
     feature_values,
     profile_features,
     score_bins,
+    whole_rows,
 )
 from models.repository import Package, Repository
 from models.sessions import LoadedVersion
 from models.signature import NUMPY, Array, Tensors, TensorSpec
 from models.version import ModelVersion
-from monitoring.stats import regression
+from monitoring.stats import kernel, regression
 from monitoring.stats.estimate import error_sums
 from monitoring.stats.performance import auc, reliability
 from monitoring.window import graded_cell
@@ -37,6 +40,8 @@ from slipstream import blocks
 
 #: Rows that the model answers at a time while the profile is made.
 CHUNK = 5_000
+#: Rows of the reference that are looked at as a whole.
+WHOLE_ROWS = 20_000
 #: Score bins for the metrics, as the monitor uses them.
 GRID = 1024
 
@@ -107,12 +112,15 @@ def _next_version(repository: Repository, model: str, digest: str) -> int:
 
 
 def read_table(file: Path) -> polars.DataFrame:
-    """Parquet or CSV, by the file's ending."""
+    """Parquet, CSV, or NumPy's .npz, whose arrays may have more than one number a row."""
+    if file.suffix == ".npz":
+        with np.load(file, allow_pickle=False) as arrays:
+            return polars.DataFrame({name: arrays[name] for name in arrays.files})
     if file.suffix == ".parquet":
         return polars.read_parquet(file)
     if file.suffix == ".csv":
         return polars.read_csv(file, infer_schema_length=10_000)
-    raise RepositoryError(f"{file} is neither .parquet nor .csv")
+    raise RepositoryError(f"{file} is neither .parquet, .csv nor .npz")
 
 
 # --- what the model takes and says ----------------------------------------------------------------
@@ -157,7 +165,8 @@ def _features(
     specs = loaded.signature.inputs
     columns = [name for name in table.columns if name not in aside]
     if all(spec.name in columns for spec in specs):
-        return tuple(Feature(spec.name, _kind(spec), spec.name) for spec in specs)
+        single = [spec for spec in specs if not _is_tensor(table[spec.name])]
+        return tuple(Feature(spec.name, _kind(spec), spec.name) for spec in single)
     if len(specs) == 1 and specs[0].shape is not None and len(specs[0].shape) == 2:
         width = specs[0].shape[1]
         if width not in (-1, len(columns)):
@@ -173,6 +182,11 @@ def _features(
         f"the reference data has no column for the inputs: {', '.join(missing)}; "
         f"its columns are: {', '.join(columns)}"
     )
+
+
+def _is_tensor(column: polars.Series) -> bool:
+    """Whether a row has more than one value: an embedding, an image."""
+    return isinstance(column.dtype, polars.Array | polars.List)
 
 
 def _kind(spec: TensorSpec) -> Any:
@@ -207,12 +221,27 @@ def tensors_of(
     """Rows of a table as the tensors that the gateway would see."""
     tensors: Tensors = {}
     for spec in loaded.signature.inputs:
+        if spec.name in table.columns and _is_tensor(table[spec.name]):
+            tensors[spec.name] = _stacked(table[spec.name]).astype(NUMPY[spec.datatype])
+            continue
         names = [feature.name for feature in features if feature.input == spec.name]
         columns = [_column(table[name], spec.datatype) for name in names]
         tensors[spec.name] = np.stack(columns, axis=1)
         if spec.shape is not None and len(spec.shape) == 1:
             tensors[spec.name] = tensors[spec.name][:, 0]
     return tensors
+
+
+def _stacked(column: polars.Series) -> Array:
+    """Rows of equally many values as one array. Raises RepositoryError where they differ."""
+    if isinstance(column.dtype, polars.Array):
+        return column.to_numpy()
+    try:
+        return np.stack([row.to_numpy() for row in column])
+    except (ValueError, AttributeError) as error:
+        raise RepositoryError(
+            f"column '{column.name}' has rows of different lengths, which no tensor can hold"
+        ) from error
 
 
 def _column(column: polars.Series, datatype: str) -> Array:
@@ -239,6 +268,9 @@ def build_profile(loaded: LoadedVersion, manifest: Manifest, reference: Referenc
         classes=class_counts(said, len(manifest.classes)),
         holdout_rows=len(table),
     )
+    whole = rows_as_a_whole(manifest, inputs, len(table))
+    if whole is not None:
+        profile = msgspec.structs.replace(profile, whole=whole)
     if reference.time:
         profile = _over_time(profile, manifest, inputs, said, table[reference.time])
     if reference.target and manifest.task != "other":
@@ -246,6 +278,34 @@ def build_profile(loaded: LoadedVersion, manifest: Manifest, reference: Referenc
         held_said = _said(loaded, manifest, held) if reference.holdout else said
         profile = _graded(profile, manifest, held_said, held[reference.target])
     return profile
+
+
+def rows_as_a_whole(manifest: Manifest, inputs: Tensors, rows: int) -> Whole | None:
+    """Of all numeric features, if there are several; else of the first tensor of numbers whose
+    rows have several. None where there is neither, or rows are too few."""
+    numeric = sum(feature.kind == "numeric" for feature in manifest.features)
+    wide = (n for n, a in inputs.items() if a.dtype.kind in "fiu" and a[:1].size > 1)
+    name = "" if numeric > 1 else next(wide, None)
+    values = None if name is None else whole_rows(name, manifest, inputs, rows)
+    if name is None or values is None or rows < kernel.LEAST_REFERENCE:
+        return None
+    some = np.random.default_rng(0).permutation(rows)[:WHOLE_ROWS]
+    found = kernel.prepare(values[np.sort(some)])
+    return Whole(
+        input=name,
+        seed=found.seed,
+        columns=found.columns,
+        rows=found.rows,
+        bandwidth=found.bandwidth,
+        centre=_short(found.centre),
+        scale=_short(found.scale),
+        mean=_short(found.mean),
+        eigenvalues=_short(found.eigenvalues),
+    )
+
+
+def _short(vector: npt.NDArray[np.float64]) -> tuple[float, ...]:
+    return tuple(float(f"{value:.7g}") for value in vector.tolist())
 
 
 def _over_time(
@@ -263,8 +323,18 @@ def _over_time(
     score = profile.score
     if score is not None:
         score = blocks.with_blocks(score, score.index(said.scores), found.block)
+    whole = profile.whole
+    if whole is not None:
+        values = whole_rows(whole.input, manifest, inputs, len(times))
+        assert values is not None  # it was profiled a moment ago
+        whole = blocks.whole_over_time(whole, values, found.block)
     return msgspec.structs.replace(
-        profile, features=tuple(features), score=score, grain=found.grain, blocks=found.size
+        profile,
+        features=tuple(features),
+        score=score,
+        whole=whole,
+        grain=found.grain,
+        blocks=found.size,
     )
 
 

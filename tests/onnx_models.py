@@ -50,6 +50,24 @@ def softmax(file: Path, weight: float = 1.0) -> Path:
     return _save(helper.make_graph(nodes, "softmax", inputs, outputs, [w]), file)
 
 
+def images(file: Path, weights: np.ndarray, bias: np.ndarray) -> Path:
+    """image [N, 8, 8] FP32 -> y [N, 10]: the probabilities of a linear model of the pixels."""
+    held = [
+        helper.make_tensor(
+            "w", TensorProto.FLOAT, list(weights.shape), weights.astype("f").ravel()
+        ),
+        helper.make_tensor("b", TensorProto.FLOAT, list(bias.shape), bias.astype("f")),
+    ]
+    nodes = [
+        helper.make_node("Flatten", ["image"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "w", "b"], ["z"]),
+        helper.make_node("Softmax", ["z"], ["y"]),
+    ]
+    inputs = [_value("image", TensorProto.FLOAT, [None, 8, 8])]
+    outputs = [_value("y", TensorProto.FLOAT, [None, len(bias)])]
+    return _save(helper.make_graph(nodes, "images", inputs, outputs, held), file)
+
+
 def simple(file: Path) -> Path:
     """Triton's example: INPUT0, INPUT1 [N, 16] INT32 -> OUTPUT0 their sum, OUTPUT1 difference."""
     nodes = [

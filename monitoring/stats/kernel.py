@@ -153,6 +153,17 @@ def compare(reference: Reference, window: Counts, dispersion: float = 1.0) -> Di
     return Discrepancy(n, statistic, p_value, squared)
 
 
+def critical_value(reference: Reference, alpha: float) -> float:
+    """The statistic that is exceeded with probability `alpha` where nothing has changed."""
+    weights = reference.eigenvalues
+    if not weights.any():
+        return NOTHING
+    high = 2 * float(weights.sum())
+    while _tail(weights, high) > alpha:
+        high *= 2
+    return float(optimize.brentq(lambda value: _tail(weights, value) - alpha, 0.0, high))
+
+
 def _tail(weights: FloatArray, value: float) -> float:
     """P(sum w_i z_i^2 > value) of standard normal z, not all weights 0.
 

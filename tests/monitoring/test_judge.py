@@ -13,6 +13,7 @@ from monitoring.judge import Measurements, judge
 from monitoring.measure import Latency, Performance
 from monitoring.outlook import Outlook
 from monitoring.rules import read_rules
+from monitoring.stats.kernel import Discrepancy
 from monitoring.stats.performance import Estimate
 from monitoring.verdict import verdict
 from monitoring.watch import Fault, Seen, Watched
@@ -64,6 +65,7 @@ def test_nothing_is_said_of_what_is_steady() -> None:
     ("change", "kind", "severity"),
     [
         ({"features": [STEADY._replace(psi_low=0.3, p_value=1e-9)]}, "drift", "digest"),
+        ({"whole": Discrepancy(500, 9.0, 1e-9, 0.05)}, "drift", "digest"),
         ({"watched": watched(fault())}, "missing", "page"),
         ({"watched": watched(fault(now=0.03))}, "missing", "ticket"),
         ({"watched": watched(fault(sudden=False))}, "missing", "ticket"),
@@ -97,6 +99,8 @@ def test_each_rule_speaks_alone(change: dict[str, object], kind: str, severity: 
         {"performance": performance(0.64, 0.2)},
         {"performance": performance(0.7, 0.26)},
         {"watched": watched(fault(now=0.009))},
+        {"whole": Discrepancy(500, 9.0, 1e-9, 0.005)},
+        {"whole": Discrepancy(500, 9.0, 0.2, 0.05)},
         {"watched": watched(wrong=300), "baseline": (20, 100)},
         {"outlook": FORETOLD._replace(high=0.78)},
         {"outlook": FORETOLD, "watched": Watched(10, 10), "lasting": True},
@@ -108,6 +112,8 @@ def test_each_rule_speaks_alone(change: dict[str, object], kind: str, severity: 
         "within the tolerance",
         "within the interval",
         "a fault of a few",
+        "together, but small",
+        "together, but uncertain",
         "wrong, but not surely harmful",
         "foretold within the tolerance",
         "foretold where labels speak",

@@ -9,13 +9,16 @@ import numpy as np
 import polars
 import pytest
 from skl2onnx import to_onnx
-from sklearn.datasets import load_diabetes, load_iris
+from sklearn.datasets import load_diabetes, load_digits, load_iris
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import mean_absolute_error, r2_score, roc_auc_score
 
 from models.errors import BadModel, RepositoryError, VersionExists
 from models.repository import Repository
 from models.version import ModelVersion
+from monitoring.examine import whole
+from monitoring.stats import kernel
+from monitoring.window import Layout, Window
 from slipstream.push import Reference, push
 from tests import onnx_models
 
@@ -132,3 +135,31 @@ def test_many_classes_are_known_with_their_confidence(tmp_path: Path) -> None:
     assert profile.score.numeric is not None
     assert profile.score.numeric.high == pytest.approx(confidence.max(), abs=1e-5)
     assert profile.metrics["accuracy"] == model.score(x, y)
+
+
+def test_images_are_profiled_as_a_whole(tmp_path: Path) -> None:
+    """Digits as 8 x 8 tensors: no feature, but classes, confidence and the rows as a whole; the
+    same digits are no drift, inverted ones are."""
+    data = load_digits()
+    images, y = (data.images / 16).astype(np.float32), data.target
+    model = LogisticRegression(max_iter=200).fit(images.reshape(len(images), -1), y)
+    file = onnx_models.images(tmp_path / "digits.onnx", model.coef_.T, model.intercept_)
+    np.savez(tmp_path / "digits.npz", image=images, y=y)
+    repository = Repository(tmp_path / "repository")
+    reference = Reference(tmp_path / "digits.npz", "y")
+    manifest, _ = push(repository, "digits", file, reference=reference)
+    package = repository.open(ModelVersion("digits", 1))
+    profile = package.profile
+    assert (manifest.features, manifest.task, len(manifest.classes)) == ((), "multiclass", 10)
+    assert profile is not None
+    assert profile.whole is not None
+    assert (profile.whole.input, profile.whole.columns) == ("image", 64)
+    assert profile.metrics["accuracy"] == pytest.approx(model.score(images.reshape(-1, 64), y))
+    layout = Layout(manifest, profile)
+    assert layout.whole is not None
+    for pictures, drifted in ((images, False), (1 - images, True)):
+        vector = layout.zeros()
+        vector[layout.sections["whole"]] += kernel.state(layout.whole, pictures[:400])
+        found = whole(Window(layout, vector))
+        assert found is not None
+        assert (found.p_value < 1e-6) == drifted

@@ -228,3 +228,12 @@ def test_nothing_comes_of_nothing_and_wrong_rows_are_refused() -> None:
     assert same is not None
     assert other is not None
     assert (same.p_value, other.p_value) == (1.0, 0.0)
+
+
+def test_the_critical_value_is_exceeded_as_often_as_it_says() -> None:
+    reference = kernel.prepare(np.random.default_rng(3).normal(size=(2_000, 4)))
+    chance = np.random.default_rng(4)
+    limit = kernel.critical_value(reference, 0.05)
+    weights = reference.eigenvalues
+    draws = chance.standard_normal((20_000, len(weights))) ** 2 @ weights
+    assert abs(float((draws > limit).mean()) - 0.05) < 0.006
