@@ -32,8 +32,9 @@ log = logging.getLogger("slipstream.history")
 
 T = TypeVar("T")
 
-#: Entries folded at a time, so that a seal stays small.
-SLICE = 200
+#: Most entries, and about how many rows, that are folded at a time: a seal stays small, and so
+#: does the memory that it takes.
+SLICE, SLICE_ROWS = 200, 8_000
 
 
 class History:
@@ -48,6 +49,7 @@ class History:
         self._pair = PairLayout()
         self._stamps: Counter[int] = Counter()
         self._kept: dict[Any, tuple[int, Any]] = {}
+        self._count = 10
         self._reload()
 
     def _reload(self) -> None:
@@ -90,7 +92,7 @@ class History:
     def step(self) -> Folded | None:
         """Fold and seal the next slice; None where there is nothing new."""
         try:
-            return self._step(SLICE)
+            return self._step(self._count)
         except Overtaken:
             self._reload()
             return None
@@ -123,7 +125,10 @@ class History:
         if not self.layouts:
             self.learn(1)  # a label came before any version was seen
         known = self._store.pages(self.model, touched(found.entries))
-        return self._seal(found, Fold(self.layouts, known).run(found.entries))
+        folded = Fold(self.layouts, known).run(found.entries)
+        a_row = len(found.entries) / max(folded.totals["rows"], 1)
+        self._count = max(min(int(SLICE_ROWS * a_row), SLICE, 2 * self._count), 1)
+        return self._seal(found, folded)
 
     def _seal(self, found: Slice, folded: Folded) -> Folded:
         after = advanced(self.progress, found.entries, found.cursor, folded)

@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from models.profile import FeatureProfile, NumericBins, coarser
+from monitoring.stats.drift import benjamini_hochberg
 from monitoring.stats.performance import wilson
+from monitoring.stats.quality import Kind, changed
 from monitoring.window import Vector, Window
 
 #: Groups of about equal reference mass that a numeric feature is cut into.
@@ -53,7 +54,7 @@ def slices(window: Window) -> list[Slice]:
     ]
     if not found:
         return []
-    adjusted = stats.false_discovery_control([one.q_value for one in found]).tolist()
+    adjusted = benjamini_hochberg([one.q_value for one in found])
     certain = [
         one._replace(q_value=q)
         for one, q in zip(found, adjusted, strict=True)
@@ -70,7 +71,6 @@ def _of_feature(feature: FeatureProfile, rows: Vector, differ: Vector) -> list[S
         others = all_rows - n
         if n < LEAST_ROWS or others < LEAST_ROWS:
             continue
-        table = [[k, n - k], [all_differ - k, others - (all_differ - k)]]
         interval = wilson(k, n)
         assert interval is not None
         found.append(
@@ -84,7 +84,7 @@ def _of_feature(feature: FeatureProfile, rows: Vector, differ: Vector) -> list[S
                 low=interval.low,
                 high=interval.high,
                 elsewhere=(all_differ - k) / others,
-                q_value=float(stats.fisher_exact(table).pvalue),
+                q_value=changed(Kind(k, n, all_differ - k, others)),
             )
         )
     return found

@@ -185,7 +185,7 @@ def _quality(chance: np.random.Generator, windows: int, fault: Fault | None) -> 
 def _exact(missing: bool, before: int) -> Floats:
     """The p-value of every count a window can have: shape [ROWS + 1]."""
     kinds = (Kind(now, ROWS, before, REFERENCE) for now in range(ROWS + 1))
-    return np.array([quality.missing(k) if missing else quality.more(k) for k in kinds])
+    return np.array([quality.changed(k) if missing else quality.more(k) for k in kinds])
 
 
 def _drift(chance: np.random.Generator, windows: int, fault: Fault | None) -> Floats:

@@ -46,7 +46,7 @@ class Spike(NamedTuple):
     before: int
 
 
-def missing(kind: Kind) -> float:
+def changed(kind: Kind) -> float:
     """Fisher's exact test, two-sided: the sum over all outcomes no more likely than this one."""
     if not kind.possible:
         return 1.0

@@ -126,7 +126,7 @@ def check(
     absent = Kind(missing, rows, reference.missing, reference.missing + reference.there)
     found: dict[str, float] = {}
     if absent.possible:
-        found["missing"] = quality.missing(absent)
+        found["missing"] = quality.changed(absent)
     outside = _outside(reference, counts, found)
     spike = _spike(reference, counts, dispersion, found)
     psi, psi_low = _shape(reference, counts, dispersion, found)

@@ -28,7 +28,7 @@ def table(kind: Kind) -> list[list[int]]:
 @given(kinds())
 def test_missing_is_fishers_exact_test(kind: Kind) -> None:
     truth = float(stats.fisher_exact(table(kind))[1])
-    assert quality.missing(kind) == pytest.approx(truth, rel=1e-5, abs=1e-290)
+    assert quality.changed(kind) == pytest.approx(truth, rel=1e-5, abs=1e-290)
 
 
 @given(kinds())
@@ -42,7 +42,7 @@ def test_fishers_tea() -> None:
     """Fisher (1935): 3 of 4 cups right is p = 17/70 one-sided, 34/70 two-sided."""
     tea = Kind(3, 4, 1, 4)
     assert quality.more(tea) == pytest.approx(17 / 70)
-    assert quality.missing(tea) == pytest.approx(34 / 70)
+    assert quality.changed(tea) == pytest.approx(34 / 70)
 
 
 @pytest.mark.parametrize(("rows", "before_rows"), [(30, 200), (1_000, 20_000), (100_000, 10**6)])
@@ -65,7 +65,7 @@ def test_one_more_is_never_less_surprising(kind: Kind) -> None:
 @given(kinds(most=300))
 def test_missing_does_not_care_which_is_the_window(kind: Kind) -> None:
     swapped = Kind(kind.before, kind.before_rows, kind.now, kind.rows)
-    assert quality.missing(swapped) == pytest.approx(quality.missing(kind), rel=1e-5)
+    assert quality.changed(swapped) == pytest.approx(quality.changed(kind), rel=1e-5)
 
 
 def test_p_values_are_valid() -> None:
@@ -73,7 +73,7 @@ def test_p_values_are_valid() -> None:
     rows, before_rows, total = 40, 160, 11
     outcomes = np.arange(0, total + 1)
     chances = stats.hypergeom.pmf(outcomes, rows + before_rows, total, rows)
-    for test in (quality.missing, quality.more):
+    for test in (quality.changed, quality.more):
         found = np.array([test(Kind(int(k), rows, int(total - k), before_rows)) for k in outcomes])
         for alpha in (0.001, 0.01, 0.05, 0.2):
             assert chances[found <= alpha].sum() <= alpha + 1e-12
@@ -83,7 +83,7 @@ def test_what_cannot_be_surprising_is_not_possible() -> None:
     """Nothing of the kind anywhere, or nothing else, says nothing."""
     for kind in (Kind(0, 50, 0, 900), Kind(50, 50, 900, 900), Kind(0, 0, 3, 9), Kind(3, 9, 0, 0)):
         assert not kind.possible
-        assert quality.missing(kind) == quality.more(kind) == 1.0
+        assert quality.changed(kind) == quality.more(kind) == 1.0
     assert Kind(1, 50, 0, 900).possible
 
 
