@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import sys
 import threading
 
 # Before numpy: its threads would wait for each other, spinning, on cores that the gateway needs.
@@ -18,6 +20,8 @@ from monitoring.settings import Settings
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    # Uvicorn raises the signal again once it has shut down, which would be the end right there.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     settings = Settings.from_environment()
     monitor = Monitor(settings)
     follower = threading.Thread(target=monitor.run, name="follower")

@@ -37,6 +37,7 @@ class Examined(NamedTuple):
     reference_unseen: float = 0.0
     outside: float = 0.0
     spike: str = ""
+    spike_bin: int = -1
     spike_share: float = 0.0
     spike_before: float = 0.0
     p_values: Mapping[str, float] = {}
@@ -153,6 +154,7 @@ def examine(profile: FeatureProfile, counts: Vector, kind: str = "") -> Examined
         reference_unseen=0.0 if numeric else float(reference.counts[-1]) / before,
         outside=float(current[0] + current[-1]) / there if numeric else 0.0,
         spike=_named(profile, spike.at) if spike.at >= 0 else "",
+        spike_bin=spike.at,
         spike_share=spike.now / there if spike.at >= 0 else 0.0,
         spike_before=spike.before / before if spike.at >= 0 else 0.0,
         p_values=p_values,

@@ -19,7 +19,8 @@ from monitoring.watch import Fault, Watched
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """Something that a person should know. `severity` is page, ticket or digest."""
+    """Something that a person should know. `severity` is page, ticket or digest; `examples` are
+    ids of predictions that show it."""
 
     model: str
     version: int
@@ -28,6 +29,7 @@ class Finding(msgspec.Struct, frozen=True):
     severity: str
     sentence: str
     value: str
+    examples: tuple[str, ...] = ()
 
     @property
     def fingerprint(self) -> str:

@@ -17,11 +17,11 @@ from models import routes
 from models.contract import keys
 from models.repository import Repository
 from models.rollout import Route
-from monitoring import measure, telemetry
+from monitoring import examples, measure, telemetry
 from monitoring.causes import loss
-from monitoring.examine import features, score_drift, whole
+from monitoring.examine import BROKEN, features, score_drift, whole
 from monitoring.history import History
-from monitoring.judge import Finding, Measurements, judge
+from monitoring.judge import Finding, Measurements, faults, judge
 from monitoring.leases import Leases
 from monitoring.outlook import outlook
 from monitoring.rollouts import Rollouts
@@ -271,6 +271,10 @@ class Monitor:
                 log.warning(
                     "%s: %s: %s (%s)", model, finding.severity, finding.sentence, finding.value
                 )
+                finding = self._with_examples(finding)
+            else:
+                examples = tuple(known[name].get("examples", ()))
+                finding = msgspec.structs.replace(finding, examples=examples)
             record = {**msgspec.to_builtins(finding), "since_ms": since}
             if record != known.get(name):
                 self.client.hset(keys.findings(model), name, json.dumps(record))
@@ -279,6 +283,20 @@ class Monitor:
         for severity in ("page", "ticket", "digest"):
             count = sum(finding.severity == severity for finding in found)
             telemetry.FINDINGS.labels(model, severity).set(count)
+
+    def _with_examples(self, finding: Finding) -> Finding:
+        """With predictions that show it, where the stream still has some."""
+        model, version = finding.model, finding.version
+        layout = self.histories[model].layouts[version]
+        measured = self.measure(model, version)
+        found: list[str] = []
+        if finding.kind in BROKEN:
+            worst = next((f for f in faults(measured, self.rules) if f.test == finding.kind), None)
+            if worst is not None:
+                found = examples.of_fault(self.store, model, version, layout, worst)
+        elif finding.kind in ("harm", "concept", "release"):
+            found = examples.of_harm(self.store, model, version)
+        return msgspec.structs.replace(finding, examples=tuple(found))
 
     def _told(self, model: str) -> dict[str, dict[str, Any]]:
         """The findings that are open, as they were told."""

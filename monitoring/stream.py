@@ -105,6 +105,17 @@ class Store:
                 unreadable += 1
         return Slice(entries, found[-1][0].decode(), unreadable)
 
+    def newest(self, model: str, count: int) -> list[Entry]:
+        """The last entries that can be read, the newest first."""
+        found = cast(Any, self.client.xrevrange(keys.facts(model), count=count))
+        entries = []
+        for _, fields in found:
+            try:
+                entries.append(wire.unpack(fields[wire.FIELD]))
+            except (wire.UnreadableEntry, KeyError):
+                continue  # counted where it is folded
+        return entries
+
     def lag(self, model: str, cursor: str) -> int:
         """Entries that are not folded yet, counted up to 1,000."""
         return len(cast(Any, self.client.xrange(keys.facts(model), f"({cursor}", "+", count=1_000)))

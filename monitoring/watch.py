@@ -41,7 +41,8 @@ PATIENCE = 7
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """A feature that broke: which test says so, the shares now and in the reference."""
+    """A feature that broke: which test says so, the shares now and in the reference; of a spike
+    the value and its bin."""
 
     feature: str
     test: str
@@ -50,6 +51,7 @@ class Fault(msgspec.Struct, frozen=True):
     p_value: float
     sudden: bool
     value: str = ""
+    bin: int = -1
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -174,8 +176,8 @@ def _faults(found: Sequence[Examined], recent: Window, alpha: float) -> tuple[Fa
         now, was = _shares(one, test)
         if p_value < alpha and now > was:
             sudden = _sudden(one, before.get(one.feature), test, alpha)
-            value = one.spike if test == "spike" else ""
-            faults.append(Fault(one.feature, test, now, was, p_value, sudden, value))
+            value, bin_ = (one.spike, one.spike_bin) if test == "spike" else ("", -1)
+            faults.append(Fault(one.feature, test, now, was, p_value, sudden, value, bin_))
     return tuple(sorted(faults, key=lambda fault: fault.before - fault.now))
 
 

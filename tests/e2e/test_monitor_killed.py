@@ -113,6 +113,7 @@ def test_another_monitor_takes_over(
     shown = alive.get("models/strict/timeline")["traffic"]["requests"]
     assert sum(shown) >= 60
     alive.stop()
+    assert client.get("slipstream:{strict}:lease") is None  # who goes in peace leaves it at once
     caller.close()
     client.close()
 
