@@ -9,6 +9,7 @@ import msgspec
 
 from monitoring.causes import Loss
 from monitoring.examine import BROKEN, Examined
+from monitoring.fairness import Unequal
 from monitoring.measure import Latency, Performance
 from monitoring.outlook import Outlook
 from monitoring.rules import DriftRules, Rules
@@ -62,6 +63,7 @@ class Measurements:
     outlook: Outlook | None = None
     split: Loss | None = None
     whole: Discrepancy | None = None
+    unequal: Sequence[Unequal] = ()
     better: int | None = None
 
 
@@ -250,6 +252,22 @@ def listed(names: Sequence[str]) -> str:
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
 
 
+def _fairness(measured: Measurements, rules: Rules) -> _Found:
+    """Groups that certainly get something else, by more than is tolerated; the worst of a rate."""
+    told = set()
+    for feature, gap in measured.unequal:
+        if gap.gap is None or gap.at_least <= rules.fairness.gap or gap.rate in told:
+            continue
+        told.add(gap.rate)
+        sentence = f"The {gap.rate} rate of v{measured.version} differs by {feature}"
+        points = [bound * 100 for bound in gap.gap]
+        value = (
+            f"{gap.group} {points[0]:+.0f} points ({points[1]:+.0f} to {points[2]:+.0f}) "
+            f"against {gap.against}"
+        )
+        yield "fairness", gap.rate, "ticket", sentence, value
+
+
 _JUDGED = (
     _drift,
     _faults,
@@ -259,6 +277,7 @@ _JUDGED = (
     _concept,
     _outlook,
     _release,
+    _fairness,
     _ranking,
     _calibration,
 )

@@ -20,6 +20,7 @@ from models.rollout import Route
 from monitoring import examples, measure, telemetry
 from monitoring.causes import loss
 from monitoring.examine import BROKEN, features, score_drift, whole
+from monitoring.fairness import unequal
 from monitoring.history import History
 from monitoring.judge import Finding, Measurements, faults, judge
 from monitoring.leases import Leases
@@ -234,6 +235,7 @@ class Monitor:
             outlook=outlook(recent),
             split=loss(before, recent),
             whole=whole(recent),
+            unequal=unequal(labelled),
             better=self._better(history, version),
         )
 

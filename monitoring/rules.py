@@ -50,6 +50,10 @@ class PerformanceRules(msgspec.Struct, frozen=True):
     tolerance: float
 
 
+class FairnessRules(msgspec.Struct, frozen=True):
+    gap: float
+
+
 class MonitoringRules(msgspec.Struct, frozen=True):
     dropped: float
 
@@ -64,6 +68,7 @@ class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     latency: LatencyRules
     errors: ErrorRules
     performance: PerformanceRules
+    fairness: FairnessRules
     monitoring: MonitoringRules
 
 

@@ -137,6 +137,8 @@ def demo(once: bool, rate: float | None, rows: int | None, port: int, monitor_po
 @click.option("--time", help="Column of the rows' times: how much days differ is learned.")
 @click.option("--holdout", type=click.Path(path_type=Path, exists=True), help="For the metrics.")
 @click.option("--classes", help="Values of the label, comma-separated, in the score's order.")
+@click.option("--segment", "segments", multiple=True, help="Tell accuracy by this feature.")
+@click.option("--fairness", multiple=True, help="Groups of this feature are to be treated alike.")
 @click.option("--description", default="", help="What this version is, in a few words.")
 @click.option("--non-finite", type=click.Choice(["allow", "refuse"]), default="allow")
 @click.option("--json", "as_json", is_flag=True)
@@ -149,6 +151,8 @@ def push(
     time: str | None,
     holdout: Path | None,
     classes: str | None,
+    segments: tuple[str, ...],
+    fairness: tuple[str, ...],
     description: str,
     non_finite: str,
     as_json: bool,
@@ -167,6 +171,8 @@ def push(
         classes=classes.split(",") if classes else None,
         training={"description": description},
         non_finite=non_finite,
+        segments=segments,
+        fairness=fairness,
     )
     _first_route(model, manifest.version)
     if as_json:

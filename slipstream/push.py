@@ -5,6 +5,7 @@ Manifest and profile are made here, once; nothing of the reference data itself i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -74,8 +75,13 @@ def push(
     classes: list[str] | None = None,
     training: dict[str, Any] | None = None,
     non_finite: str = "allow",
+    segments: Sequence[str] = (),
+    fairness: Sequence[str] = (),
 ) -> tuple[Manifest, bool]:
     """Add a version; False where the very same file was there already.
+
+    `segments` name the features by whose values accuracy is told (all, without any), `fairness`
+    those whose groups are to be treated alike.
 
     Raises RepositoryError (or BadModel, VersionExists) with what to do.
     """
@@ -97,10 +103,20 @@ def push(
         created=created,
         non_finite="refuse" if non_finite == "refuse" else "allow",
         **_described(loaded, read_table(reference.file), reference, classes),
+        segments=tuple(segments),
+        fairness=tuple(fairness),
         training=facts,
     )
+    _check_names(manifest)
     profile = build_profile(loaded, manifest, reference)
     return manifest, repository.push(file, manifest, profile)
+
+
+def _check_names(manifest: Manifest) -> None:
+    known = [feature.name for feature in manifest.features]
+    for name in (*manifest.segments, *manifest.fairness):
+        if name not in known:
+            raise RepositoryError(f"no feature is called '{name}'; there are: {', '.join(known)}")
 
 
 def _next_version(repository: Repository, model: str, digest: str) -> int:

@@ -9,12 +9,15 @@ import msgspec
 import pytest
 
 from monitoring.examine import Examined
+from monitoring.fairness import Unequal
 from monitoring.judge import Measurements, judge
 from monitoring.measure import Latency, Performance
 from monitoring.outlook import Outlook
 from monitoring.rules import read_rules
+from monitoring.stats.causes import Gap
 from monitoring.stats.kernel import Discrepancy
 from monitoring.stats.performance import Estimate
+from monitoring.stats.sequential import Interval
 from monitoring.verdict import verdict
 from monitoring.watch import Fault, Seen, Watched
 
@@ -42,6 +45,10 @@ def watched(*faults: Fault, wrong: int = 0, **more: Any) -> Watched:
 
 def fault(test: str = "missing", feature: str = "a", now: float = 0.2, **more: Any) -> Fault:
     return Fault(feature, test, now, 0.0, 1e-9, **{"sudden": True, **more})
+
+
+def gap_of(value: float) -> Gap:
+    return Gap("F", "M", "selection", 900, Interval(value, value - 0.05, value + 0.05))
 
 
 FORETOLD = Outlook("accuracy", 0.7, 0.68, 0.72, 0.8, 1_000, 0, "scores alone", 0.0, False)
@@ -78,6 +85,7 @@ def test_nothing_is_said_of_what_is_steady() -> None:
         ({"watched": Watched(10, 10, distrust="too low")}, "concept", "ticket"),
         ({"outlook": FORETOLD}, "outlook", "ticket"),
         ({"better": 1}, "release", "page"),
+        ({"unequal": [Unequal("sex", gap_of(-0.2))]}, "fairness", "ticket"),
         ({"latency": Latency(1, 20, 40)}, "latency", "page"),
         ({"errors": 50}, "errors", "page"),
         ({"performance": performance(0.6, 0.2)}, "performance", "page"),
@@ -99,6 +107,7 @@ def test_each_rule_speaks_alone(change: dict[str, object], kind: str, severity: 
         {"performance": performance(0.64, 0.2)},
         {"performance": performance(0.7, 0.26)},
         {"watched": watched(fault(now=0.009))},
+        {"unequal": [Unequal("sex", gap_of(-0.12))]},
         {"whole": Discrepancy(500, 9.0, 1e-9, 0.005)},
         {"whole": Discrepancy(500, 9.0, 0.2, 0.05)},
         {"watched": watched(wrong=300), "baseline": (20, 100)},
@@ -112,6 +121,7 @@ def test_each_rule_speaks_alone(change: dict[str, object], kind: str, severity: 
         "within the tolerance",
         "within the interval",
         "a fault of a few",
+        "a gap within the tolerance",
         "together, but small",
         "together, but uncertain",
         "wrong, but not surely harmful",
