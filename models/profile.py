@@ -120,12 +120,16 @@ class Blocks(msgspec.Struct, frozen=True):
 
 
 class FeatureProfile(msgspec.Struct, frozen=True):
-    """The reference of one feature; exactly one of `numeric` and `categorical` is set."""
+    """The reference of one feature; exactly one of `numeric` and `categorical` is set.
+
+    `importance`: by how much scores change, on average, where the feature alone is shuffled.
+    """
 
     name: str
     numeric: NumericBins | None = None
     categorical: Levels | None = None
     blocks: Blocks | None = None
+    importance: float | None = None
 
     @property
     def bins(self) -> NumericBins | Levels:

@@ -257,16 +257,36 @@ def _merge(counts: Vector, groups: Vector) -> Vector:
     return np.bincount(groups, counts, int(groups.max()) + 1).astype(np.int64)
 
 
+def profile_of(layout: Layout, feature: str) -> FeatureProfile:
+    """That of a feature, or of the score."""
+    profile = layout.profile
+    assert profile is not None
+    if feature == "score" and profile.score is not None:
+        return profile.score
+    return next(p for p in profile.features if p.name == feature)
+
+
+def distance(layout: Layout, feature: str, counts: Vector) -> float | None:
+    """Wasserstein's, in the feature's own unit; None of a category. For people, not for tests."""
+    bins = profile_of(layout, feature).numeric
+    if bins is None or not bins.edges:
+        return None
+    return drift.wasserstein(np.array(bins.counts), counts[:-1], np.array(bins.edges))
+
+
+def importance(layout: Layout, feature: str) -> float | None:
+    """A feature's share of the model's attention, where it is known."""
+    profile = layout.profile
+    known = [p.importance for p in profile.features if p.importance] if profile else []
+    own = profile_of(layout, feature).importance
+    return own / sum(known) if own is not None and known else None
+
+
 def histogram(
     layout: Layout, feature: str, counts: Vector
 ) -> tuple[list[str], list[float], list[float]]:
     """Labels, reference shares and current shares of a feature, for drawing: at most 20 bins."""
-    profile = layout.profile
-    assert profile is not None
-    if feature == "score" and profile.score is not None:
-        found = profile.score
-    else:
-        found = next(p for p in profile.features if p.name == feature)
+    found = profile_of(layout, feature)
     reference, current = found.counts, counts[:-1]
     if found.numeric is not None:
         return _numeric_histogram(found.numeric, reference, current)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -16,6 +16,7 @@ from monitoring.rules import DriftRules, Rules
 from monitoring.stats.drift import holm
 from monitoring.stats.kernel import Discrepancy
 from monitoring.stats.performance import Estimate, wilson
+from monitoring.stats.quality import volume_p_value
 from monitoring.watch import Fault, Watched
 
 
@@ -43,7 +44,8 @@ class Measurements:
 
     `watched` is what its windows have shown one after the other, `lasting` whether its errors have
     risen for good. `baseline`: wrong and all rows of the hold-out. `better` names a version that
-    is right more often on the same rows, where one is known.
+    is right more often on the same rows, where one is known. `moves`: many windows together say
+    that inputs have moved, whether or not one of them does.
     """
 
     model: str
@@ -64,6 +66,8 @@ class Measurements:
     split: Loss | None = None
     whole: Discrepancy | None = None
     unequal: Sequence[Unequal] = ()
+    importances: dict[str, float] = field(default_factory=dict)
+    moves: bool = False
     better: int | None = None
 
 
@@ -76,6 +80,10 @@ def drifted(features: Sequence[Examined], rules: DriftRules) -> list[Examined]:
         if p_value < rules.alpha and feature.psi_low > rules.moderate
     ]
     return sorted(found, key=lambda feature: -feature.psi_low)
+
+
+#: Windows before from which is known how much their rows vary.
+USUAL_WINDOWS = 7
 
 
 def judge(measured: Measurements, rules: Rules) -> list[Finding]:
@@ -91,7 +99,13 @@ _Found = Iterator[tuple[str, str, str, str, str]]
 
 
 def _drift(measured: Measurements, rules: Rules) -> _Found:
-    for feature in drifted(measured.features, rules.drift):
+    found = drifted(measured.features, rules.drift)
+    if measured.moves and not found:
+        sentence = "Inputs differ a little from the reference, and lastingly"
+        worst = max(measured.features, key=lambda one: one.psi_low, default=None)
+        value = f"most of all {worst.feature}" if worst is not None else ""
+        yield "drift", "lasting", "digest", sentence, value
+    for feature in found:
         size = "major" if feature.psi_low > rules.drift.major else "moderate"
         yield (
             "drift",
@@ -268,9 +282,26 @@ def _fairness(measured: Measurements, rules: Rules) -> _Found:
         yield "fairness", gap.rate, "ticket", sentence, value
 
 
+def _volume(measured: Measurements, rules: Rules) -> _Found:
+    """Far fewer or far more rows in the last window than usual: the weeks before tell how much
+    windows vary (negative binomial, by its first two moments)."""
+    seen = [one.rows for one in measured.watched.seen] if measured.watched else []
+    if len(seen) <= USUAL_WINDOWS:
+        return
+    *before, last = seen[-4 * USUAL_WINDOWS - 1 :]
+    usual = sum(before) / len(before)
+    ratio = max(last, 0.5) / max(usual, 0.5)
+    if volume_p_value(last, before) < rules.volume.alpha and (
+        max(ratio, 1 / ratio) > rules.volume.ratio
+    ):
+        way = "Far fewer rows" if ratio < 1 else "Far more rows"
+        yield "volume", "rows", "ticket", f"{way} than usual", f"{last:,}, usually {usual:,.0f}"
+
+
 _JUDGED = (
     _drift,
     _faults,
+    _volume,
     _latency,
     _errors,
     _harm,

@@ -236,6 +236,12 @@ class Monitor:
             split=loss(before, recent),
             whole=whole(recent),
             unequal=unequal(labelled),
+            importances={
+                one.name: one.importance
+                for one in (profile.features if profile else ())
+                if one.importance is not None
+            },
+            moves=self.watcher.moves(watched, history, version),
             better=self._better(history, version),
         )
 

@@ -50,6 +50,11 @@ class PerformanceRules(msgspec.Struct, frozen=True):
     tolerance: float
 
 
+class VolumeRules(msgspec.Struct, frozen=True):
+    alpha: float
+    ratio: float
+
+
 class FairnessRules(msgspec.Struct, frozen=True):
     gap: float
 
@@ -68,6 +73,7 @@ class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     latency: LatencyRules
     errors: ErrorRules
     performance: PerformanceRules
+    volume: VolumeRules
     fairness: FairnessRules
     monitoring: MonitoringRules
 

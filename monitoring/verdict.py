@@ -18,6 +18,7 @@ import msgspec
 
 from monitoring.examine import BROKEN
 from monitoring.judge import Finding, Measurements, listed
+from monitoring.stats.causes import causes
 
 Kind = Literal[
     "unknown",
@@ -131,13 +132,15 @@ def _state(measured: Measurements, found: Sequence[Finding]) -> str:
 
 
 def _causes(kind: Kind, measured: Measurements) -> tuple[str, ...]:
-    """The likeliest first: where the errors come from, and what has moved the most."""
+    """The likeliest first: where the errors come from, and what has moved by how much it
+    matters to the model."""
     if kind in ("steady", "unknown", "system"):
         return ()
     where = measured.split.sentences if measured.split else ()
+    effects = {one.feature: one.psi_low for one in measured.features}
     moved = [
-        f"{one.feature} moved (PSI at least {one.psi_low:.2f})"
-        for one in sorted(measured.features, key=lambda one: -one.psi_low)[:3]
-        if one.psi_low > 0
+        f"{cause.feature} moved (PSI at least {cause.effect:.2f}) and has {cause.importance:.0%} "
+        "of the model's attention"
+        for cause in causes(effects, measured.importances)[:3]
     ]
     return (*where[:3], *moved)[:5]

@@ -59,6 +59,10 @@ class Watcher:
         labels = float(covered["confusion"].sum()) / COVERED
         return watch.levels(self._rules, a_day, labels)
 
+    def moves(self, state: Watched, history: History, version: int) -> bool:
+        """Whether the p-values of many windows together say that inputs have moved."""
+        return watch.persists(state.moved, self.level(history, version).digest.windows)
+
     def lasting(self, state: Watched, history: History, version: int) -> bool:
         """Whether errors have risen for good."""
         window = Window(history.layouts[version], history.layouts[version].zeros())

@@ -41,6 +41,8 @@ from slipstream import blocks
 
 #: Rows that the model answers at a time while the profile is made.
 CHUNK = 5_000
+#: Rows on which each feature is shuffled.
+IMPORTANCE_ROWS = 500
 #: Rows of the reference that are looked at as a whole.
 WHOLE_ROWS = 20_000
 #: Score bins for the metrics, as the monitor uses them.
@@ -284,6 +286,7 @@ def build_profile(loaded: LoadedVersion, manifest: Manifest, reference: Referenc
         classes=class_counts(said, len(manifest.classes)),
         holdout_rows=len(table),
     )
+    profile = _with_importance(loaded, manifest, profile, inputs)
     whole = rows_as_a_whole(manifest, inputs, len(table))
     if whole is not None:
         profile = msgspec.structs.replace(profile, whole=whole)
@@ -294,6 +297,28 @@ def build_profile(loaded: LoadedVersion, manifest: Manifest, reference: Referenc
         held_said = _said(loaded, manifest, held) if reference.holdout else said
         profile = _graded(profile, manifest, held_said, held[reference.target])
     return profile
+
+
+def _with_importance(
+    loaded: LoadedVersion, manifest: Manifest, profile: Profile, inputs: Tensors
+) -> Profile:
+    """Permutation importance (Breiman 2001) of the scores: what is shuffled must matter to move
+    them. Needs no labels."""
+    if manifest.score is None or not manifest.features:
+        return profile
+    chance = np.random.default_rng(0)
+    some = chance.permutation(profile.rows)[:IMPORTANCE_ROWS]
+    rows = {name: array[some] for name, array in inputs.items()}
+    before = manifest.said(loaded.run(rows), len(some)).scores
+    features = []
+    for feature, one in zip(manifest.features, profile.features, strict=True):
+        mixed = {**rows, feature.input: rows[feature.input].copy()}
+        columns = mixed[feature.input].reshape(len(some), -1)  # a view of the copy
+        columns[:, feature.column] = chance.permutation(columns[:, feature.column])
+        after = manifest.said(loaded.run(mixed), len(some)).scores
+        moved = float(np.nan_to_num(np.abs(after - before)).mean())
+        features.append(msgspec.structs.replace(one, importance=moved))
+    return msgspec.structs.replace(profile, features=tuple(features))
 
 
 def rows_as_a_whole(manifest: Manifest, inputs: Tensors, rows: int) -> Whole | None:

@@ -165,6 +165,8 @@ function facts(found) {
     ["at least (95 %)", known(found.psi_low) ? dot(found.psi_low, 2) : "unknown"],
     ["chance of this if nothing changed", chance(found.p_value)],
     ["rows", count(found.rows)],
+    ...(known(found.ks) && found.kind !== "categorical" ? [["KS, Wasserstein", `${dot(found.ks, 2)}, ${Number(found.wasserstein.toPrecision(3))}`]] : []),
+    ...(known(found.importance) ? [["share of the model's attention", percent(found.importance)]] : []),
     ["missing", `${percent(found.missing, 1)}, reference ${percent(found.reference_missing, 1)}`],
   ];
   return found.unseen > 0 ? [...told, ["never seen in the reference", percent(found.unseen, 2)]] : told;

@@ -8,6 +8,7 @@ row, and takes the reference for the sample that it is.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import exp, lgamma, sqrt
 from typing import NamedTuple
 
@@ -88,6 +89,25 @@ def unseen(kind: Kind, singletons: int) -> float:
     window holds new ones, do not fire. If no level comes twice in all rows together, this is exact.
     """
     return more(kind._replace(before=min(kind.before + singletons, kind.before_rows)))
+
+
+def volume_p_value(now: int, before: Sequence[int]) -> float:
+    """Two-sided: is the number of rows unlike those of the windows before?
+
+    Negative binomial with their mean and variance, Poisson where they vary no more than that;
+    both smaller tails doubled. At least two windows before.
+    """
+    counts = np.asarray(before, np.float64)
+    mean, variance = float(counts.mean()), float(counts.var(ddof=1)) * (1 + 1 / len(counts))
+    mean = max(mean, 0.5)
+    if variance <= mean:
+        below, above = special.pdtr(now, mean), special.pdtrc(now - 1, mean) if now else 1.0
+    else:
+        size = mean**2 / (variance - mean)
+        share = mean / variance
+        below = special.betainc(size, now + 1, share)
+        above = special.betaincc(size, now, share) if now else 1.0
+    return float(min(2 * min(below, above), 1.0))
 
 
 def spike(now: Counts, before: Counts) -> Spike:

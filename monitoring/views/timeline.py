@@ -9,7 +9,15 @@ import msgspec
 
 from models.errors import NotFound, UnknownVersion
 from monitoring import measure
-from monitoring.examine import Shift, features, histogram, score_drift, shifts
+from monitoring.examine import (
+    Shift,
+    distance,
+    features,
+    histogram,
+    importance,
+    score_drift,
+    shifts,
+)
 from monitoring.history import History
 from monitoring.judge import drifted
 from monitoring.monitor import Monitor
@@ -223,6 +231,11 @@ def feature(
             "psi": measured.psi if measured else None,
             "psi_low": measured.psi_low if measured else None,
             "p_value": measured.p_value if measured else None,
+            "tests": dict(measured.p_values) if measured else {},
+            "timed": measured.timed if measured else False,
+            "ks": measured.ks if measured else None,
+            "wasserstein": distance(layout, name, window[section]),
+            "importance": importance(layout, name),
             "rows": measured.rows if measured else 0,
             "missing": measured.missing if measured else None,
             "reference_missing": measured.reference_missing if measured else None,

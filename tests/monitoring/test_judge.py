@@ -47,6 +47,11 @@ def fault(test: str = "missing", feature: str = "a", now: float = 0.2, **more: A
     return Fault(feature, test, now, 0.0, 1e-9, **{"sudden": True, **more})
 
 
+def counted(*rows: int) -> Watched:
+    """Windows of so many rows."""
+    return Watched(10, 10, seen=tuple(Seen(at, n, 1.0, 1.0) for at, n in enumerate(rows)))
+
+
 def gap_of(value: float) -> Gap:
     return Gap("F", "M", "selection", 900, Interval(value, value - 0.05, value + 0.05))
 
@@ -85,6 +90,8 @@ def test_nothing_is_said_of_what_is_steady() -> None:
         ({"watched": Watched(10, 10, distrust="too low")}, "concept", "ticket"),
         ({"outlook": FORETOLD}, "outlook", "ticket"),
         ({"better": 1}, "release", "page"),
+        ({"moves": True}, "drift", "digest"),
+        ({"watched": counted(*[1_000] * 8, 300)}, "volume", "ticket"),
         ({"unequal": [Unequal("sex", gap_of(-0.2))]}, "fairness", "ticket"),
         ({"latency": Latency(1, 20, 40)}, "latency", "page"),
         ({"errors": 50}, "errors", "page"),
@@ -108,6 +115,8 @@ def test_each_rule_speaks_alone(change: dict[str, object], kind: str, severity: 
         {"performance": performance(0.7, 0.26)},
         {"watched": watched(fault(now=0.009))},
         {"unequal": [Unequal("sex", gap_of(-0.12))]},
+        {"watched": counted(*[1_000] * 8, 700)},
+        {"watched": counted(*[1_000, 300] * 5, 250)},
         {"whole": Discrepancy(500, 9.0, 1e-9, 0.005)},
         {"whole": Discrepancy(500, 9.0, 0.2, 0.05)},
         {"watched": watched(wrong=300), "baseline": (20, 100)},
@@ -122,6 +131,8 @@ def test_each_rule_speaks_alone(change: dict[str, object], kind: str, severity: 
         "within the interval",
         "a fault of a few",
         "a gap within the tolerance",
+        "somewhat fewer rows",
+        "windows that vary as much",
         "together, but small",
         "together, but uncertain",
         "wrong, but not surely harmful",

@@ -44,6 +44,20 @@ def test_manifest_and_profile_are_made_from_file_and_table(tmp_path: Path, refer
     assert sum(profile.features[0].counts) == len(table)
 
 
+def test_what_the_model_looks_at_is_known(tmp_path: Path, reference: Path) -> None:
+    """The weights of the softmax model grow from column to column: so does their importance."""
+    file = onnx_models.softmax(tmp_path / "m.onnx")
+    repository = Repository(tmp_path / "repository")
+    push(repository, "m", file, reference=Reference(reference, "late"))
+    profile = repository.open(ModelVersion("m", 1)).profile
+    assert profile is not None
+    found = [one.importance for one in profile.features]
+    assert all(value is not None and value > 0 for value in found)
+    weights = (np.arange(8).reshape(4, 2) - 3.5) / 10
+    assert found == pytest.approx([found[0]] * 4, rel=0.15)  # all rows differ by .1 alike
+    assert np.ptp(weights[:, 1] - weights[:, 0]) == pytest.approx(0)
+
+
 def test_the_same_file_is_the_same_version_and_another_one_is_refused(
     tmp_path: Path, reference: Path
 ) -> None:

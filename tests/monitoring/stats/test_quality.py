@@ -132,3 +132,19 @@ def test_a_sentinel_is_found_in_its_bin() -> None:
     now[17] += 50
     found = quality.spike(now, before)
     assert (found.at, found.p_value < 1e-10) == (17, True)
+
+
+def test_volume_is_negative_binomial_or_poisson() -> None:
+    """By the moments of the windows before, against scipy's distributions."""
+    calm = [100, 101, 99, 100, 100, 101, 99]
+    mean = float(np.mean(calm))
+    for now in (60, 100, 150):
+        tails = stats.poisson.cdf(now, mean), stats.poisson.sf(now - 1, mean)
+        assert quality.volume_p_value(now, calm) == pytest.approx(min(1, 2 * min(tails)))
+    wild = [900, 1_100, 950, 1_200, 700, 1_000, 1_150]
+    mean, variance = float(np.mean(wild)), float(np.var(wild, ddof=1)) * 8 / 7
+    size, share = mean**2 / (variance - mean), mean / variance
+    for now in (100, 1_000, 2_500):
+        tails = stats.nbinom.cdf(now, size, share), stats.nbinom.sf(now - 1, size, share)
+        assert quality.volume_p_value(now, wild) == pytest.approx(min(1, 2 * min(tails)))
+    assert quality.volume_p_value(0, calm) < 1e-20
