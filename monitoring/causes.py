@@ -55,7 +55,7 @@ def loss(before: Window, now: Window) -> Loss | None:
     best: tuple[float, str, Split, tuple[Place, ...]] | None = None
     for segment in now.layout.segments:
         section = f"segment:{segment.feature}"
-        rows, right = _graded(before, section), _graded(now, section)
+        rows, right = graded(before, section), graded(now, section)
         if min(rows[0].sum(), right[0].sum()) < LEAST_LABELS:
             continue
         found = causes.split(rows[0], rows[1], right[0], right[1])
@@ -80,7 +80,7 @@ def _places(feature: str, names: tuple[str, ...], found: Split) -> tuple[Place, 
     return tuple(cells[:3])
 
 
-def _graded(window: Window, section: str) -> tuple[Vector, Vector]:
+def graded(window: Window, section: str) -> tuple[Vector, Vector]:
     """Labelled rows and right ones of each cell."""
     if window.layout.manifest.task == "binary":
         truths = window[section].reshape(-1, 2, 2)

@@ -20,9 +20,10 @@ from monitoring import control, rollouts
 from monitoring.gates import Gate
 from monitoring.history import History
 from monitoring.rollouts import Kept
-from monitoring.slices import Slice, slices
+from monitoring.slices import Rated, Slice, rated, slices
 from monitoring.stream import Store
 from monitoring.views.rollout import DAYS, comparison
+from monitoring.window import ANSWERING
 from slipstream import places
 from slipstream.places import EXIT, json_option, screen
 
@@ -221,8 +222,13 @@ def compare(model: str, version: int, as_json: bool) -> None:
     last = history.newest("day")
     window = history.window(version, ("shadow",), "day", last - DAYS + 1, last)
     differing = slices(window)
+    better = _rated(history, model, version, last)
     if as_json:
-        shown = {"comparison": found, "slices": [one._asdict() for one in differing]}
+        shown = {
+            "comparison": found,
+            "slices": [one._asdict() for one in differing],
+            "rated": [one._asdict() for one in better],
+        }
         click.echo(json.dumps(shown))
         return
     if found is None:
@@ -231,6 +237,29 @@ def compare(model: str, version: int, as_json: bool) -> None:
     screen.print(_compared(found, version))
     if differing:
         screen.print(slice_table(differing[:12]))
+    if better:
+        screen.print(rated_table(better[:12]))
+
+
+def _rated(history: History, model: str, version: int, last: int) -> list[Rated]:
+    """Slices in which one is right more often, over the last days."""
+    route = routes.read(places.client(), model)
+    if route is None or route.champion not in history.layouts:
+        return []
+    first = last - DAYS + 1
+    one = history.window(route.champion, ANSWERING, "day", first, last)
+    two = history.window(version, ("shadow", "canary"), "day", first, last)
+    return rated(one, two)
+
+
+def rated_table(found: list[Rated]) -> Table:
+    table = Table("feature", "where", "labels", "champion", "this one", "difference")
+    table.title = "where one is right more often"
+    for one in found:
+        points = " ".join(f"{value * 100:+.1f}" for value in (one.difference, one.low, one.high))
+        cells = f"{one.rows:,}", f"{one.champion:.1%}", f"{one.candidate:.1%}", points
+        table.add_row(one.feature, one.where, *cells)
+    return table
 
 
 def _compared(found: dict[str, Any], version: int) -> Table:

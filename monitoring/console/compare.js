@@ -29,6 +29,7 @@ export function Compare({ data, failed, reload }) {
       </div>
     </div>
     <${Slices} data=${data} names=${names} />
+    <${Rated} data=${data} names=${names} />
     <div class="apart"><${Examples} data=${data} names=${names} /><${Timeline} changes=${data.changes} /></div>
   </main>`;
 }
@@ -276,6 +277,21 @@ function Latencies({ found: { latency }, names }) {
 }
 
 const short = (value) => (known(value) ? dot(value, value < 1 ? 2 : 1) : "–");
+
+// --- who is right where ------------------------------------------------------------------------------
+
+function Rated({ data, names }) {
+  const { rated } = data;
+  if (!rated?.length) return null;
+  const points = (value) => `${value > 0 ? "+" : "−"}${Math.abs(value * 100).toFixed(1)}`;
+  return html`<section class="where-differ" data-testid="rated">
+    <h3>Who is right where? <small>${many(rated.length, "slice")} in which one is right more often, 5 % false discoveries</small></h3>
+    <table class="free"><thead><tr><th>slice</th><th>${names.champion}</th><th>${names.candidate}</th><th>points</th><th class="wide-only">95 %</th><th class="wide-only">labels</th></tr></thead>
+    <tbody>${rated.map((one) => html`<tr key=${`${one.feature} ${one.where}`}><th>${one.feature} <span>${one.where}</span></th>
+      <td>${percent(one.champion, 1)}</td><td>${percent(one.candidate, 1)}</td><td><b>${points(one.difference)}</b></td>
+      <td class="wide-only faint">${points(one.low)} to ${points(one.high)}</td><td class="wide-only faint">${count(one.rows)}</td></tr>`)}</tbody></table>
+  </section>`;
+}
 
 // --- where they differ ----------------------------------------------------------------------------
 

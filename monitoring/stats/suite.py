@@ -161,7 +161,7 @@ def _outside(reference: Reference, counts: Counts, found: dict[str, float]) -> K
     ]
     # What lies beyond the smallest and the largest of the reference falls into two gaps between
     # its rows; only one gap would be as if it had been drawn with the 0 rows that are in it.
-    tested = [kinds[0]._replace(before=min(kinds[0].before + 1, before)), *kinds[1:]]
+    tested = [kind._replace(before=min(max(kind.before, 1), before)) for kind in kinds]
     values = [quality.more(kind) for kind in tested]
     if any(kind.possible for kind in kinds):
         found["outside"] = min(1.0, len(values) * min(values))

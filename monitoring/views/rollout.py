@@ -13,10 +13,10 @@ from monitoring import control, measure
 from monitoring.history import History
 from monitoring.monitor import Monitor
 from monitoring.rollouts import Kept, verdicts
-from monitoring.slices import slices
+from monitoring.slices import rated, slices
 from monitoring.stats import sequential
 from monitoring.views.shared import Json, estimated
-from monitoring.window import PAIR, SCORES, Window
+from monitoring.window import ANSWERING, PAIR, SCORES, Window
 
 #: Days of event time that are compared where no rollout says since when.
 DAYS = 28
@@ -52,6 +52,7 @@ def _rollout_page(monitor: Monitor, model: str) -> Json:
         else None,
         "closing": _closing(monitor, route),
         "slices": _slices(history, number),
+        "rated": _rated(history, route.champion, number),
         "examples": [
             {
                 "prediction_id": one[0],
@@ -173,6 +174,16 @@ def _slices(history: History, number: int | None) -> list[Json]:
     last = history.newest("day")
     window = history.window(number, ("shadow",), "day", last - DAYS + 1, last)
     return [one._asdict() for one in slices(window)[:SHOWN]]
+
+
+def _rated(history: History, champion: int, number: int | None) -> list[Json]:
+    """Slices in which one of them is right more often."""
+    if number is None or number not in history.layouts:
+        return []
+    last = history.newest("day")
+    one = history.window(champion, ANSWERING, "day", last - DAYS + 1, last)
+    two = history.window(number, ("shadow", "canary"), "day", last - DAYS + 1, last)
+    return [found._asdict() for found in rated(one, two)[:SHOWN]]
 
 
 def _number(value: float) -> float | None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from models.manifest import Feature, Manifest, Score
 from models.profile import FeatureProfile, Levels, Profile, numeric_bins
-from monitoring.slices import slices
+from monitoring.slices import rated, slices
 from monitoring.window import Layout, Window
+from tests.monitoring.test_watch import World
 
 
 def window(rate_of_b: float, elsewhere: float) -> Window:
@@ -47,3 +49,19 @@ def test_nothing_stands_out_where_nothing_differs() -> None:
 def test_a_version_without_a_profile_has_no_slices() -> None:
     layout = Layout(Manifest("m", 1, "d"), None)
     assert slices(Window(layout, layout.zeros())) == []
+
+
+def test_a_slice_in_which_one_is_right_less_often_is_told() -> None:
+    """The candidate loses 20 points for y and is as good everywhere else."""
+    world = World()
+    champion, candidate = world.none(), world.none()
+    for window, wrong in ((champion, {"x": 0.2, "y": 0.2}), (candidate, {"x": 0.2, "y": 0.4})):
+        (segment,) = (one for one in world.layout.segments if one.feature == "w")
+        section = window.vector[window.layout.sections["segment:w"]].reshape(-1, 4)
+        for word, share in wrong.items():
+            section[segment.names.index(word), :2] = (1_000 * (1 - share), 1_000 * share)
+    (found,) = rated(champion, candidate)
+    assert (found.feature, found.where, found.rows) == ("w", "y", 1_000)
+    assert found.difference == pytest.approx(-0.2)
+    assert found.low < -0.2 < found.high < -0.1
+    assert rated(champion, champion) == []
