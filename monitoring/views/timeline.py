@@ -145,15 +145,17 @@ def _daily_quality(
         "harm": auc - monitor.rules.performance.auc if auc is not None else None,
         **{name: _bands(values, "auc") for name, values in series.items()},
     }
-    quality["accuracy"] = {
-        "reference": reference.get("accuracy"),
-        "estimate": _estimates(rolling(history, champion, ANSWERING, days, length, promised)),
-        **{name: _bands(values, "accuracy") for name, values in series.items()},
-    }
-    quality["error"] = {
-        "reference": reference.get("mae"),
-        **{name: _bands(values, "mae") for name, values in series.items()},
-    }
+    promises = _estimates(rolling(history, champion, ANSWERING, days, length, promised))
+    regression = history.layouts[champion].manifest.task == "regression"
+    for part, metric, known in (
+        ("accuracy", "accuracy", not regression),
+        ("error", "mae", regression),
+    ):
+        quality[part] = {
+            "reference": reference.get(metric),
+            "estimate": promises if known else None,
+            **{name: _bands(values, metric) for name, values in series.items()},
+        }
     quality["said_seen"] = {
         "seen": [f.seen.value if f and f.seen else None for f, _ in series["champion"]],
         **{name: [said for _, said in values] for name, values in series.items()},
@@ -180,7 +182,8 @@ def _bands(
 
 def _coverage(window: Window) -> float | None:
     rows = int(window["rows"].sum())
-    return int(window["confusion"].sum()) / rows if rows else None
+    labels = int(window["confusion"].sum() + window["residual"][:1].sum())
+    return labels / rows if rows else None
 
 
 def _compare(history: History, shadow: int, days: range) -> Json | None:

@@ -9,13 +9,17 @@ import httpx
 import numpy as np
 import pytest
 import redis
+from sklearn.datasets import load_diabetes
+from sklearn.linear_model import LinearRegression
+from sklearn.metrics import mean_absolute_error
 
 from models.repository import Repository
-from slipstream.client import encode
+from slipstream.client import Client, encode
 from slipstream.embedded import EmbeddedRedis
 from slipstream.push import Reference, push
 from tests import onnx_models
 from tests.serving import Gateway, Monitor, eventually
+from tests.slipstream.test_push import sklearn_version
 
 DAYS = 4
 ROWS = 400
@@ -76,3 +80,34 @@ def test_a_fault_is_told_while_its_window_is_open(stage: Any) -> None:
     assert set(page["examples"]) <= set(ids[::3])
     assert told["verdict"]["kind"] == "data fault"
     assert "do not retrain" in told["verdict"]["action"]
+
+
+def test_a_regression_is_watched_by_its_errors(tmp_path: Path) -> None:
+    """Real answers and real labels, some of them late: the mean absolute error is scikit-learn's,
+    and what was promised without labels is near it."""
+    x, y = load_diabetes(return_X_y=True)
+    model = LinearRegression().fit(x, y)
+    with EmbeddedRedis(tmp_path / "redis") as server:
+        file, reference = sklearn_version(tmp_path, model, x, y)
+        push(Repository(tmp_path / "repository"), "sugar", file, reference=reference)
+        gateway = Gateway(tmp_path / "gateway", tmp_path / "repository", server.url)
+        monitor = Monitor(tmp_path / "monitor", tmp_path / "repository", server.url)
+        caller = Client(gateway.url)
+        said = [caller.predict("sugar", {"X": row[None].astype(np.float32)}) for row in x]
+        for one, truth in zip(said, y.tolist(), strict=True):
+            caller.feedback("sugar", one.prediction_id, truth)
+
+        def timeline() -> Any:
+            return monitor.get("models/sugar/timeline")
+
+        eventually(lambda: timeline()["coverage"]["labelled"] == [1.0])
+        told = timeline()
+        mae = mean_absolute_error(y, model.predict(x))
+        assert told["task"] == "regression"
+        assert told["error"]["champion"]["value"][-1] == pytest.approx(mae, rel=1e-3)
+        assert told["error"]["reference"] == pytest.approx(mae, rel=1e-3)
+        promised = told["error"]["estimate"]["value"][-1]
+        assert promised == pytest.approx(mae, rel=0.05)
+        caller.close()
+        monitor.stop()
+        gateway.stop()
