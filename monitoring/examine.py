@@ -20,8 +20,9 @@ class Examined(NamedTuple):
     `p_values` by the name of the test (monitoring.stats.suite), calibrated on the reference's
     blocks of time where it has some (`timed`); `p_value` is of drift alone. `psi` is the plain
     estimate, `psi_low` its lower 95 % bound. `missing`, `outside` (beyond all that the reference
-    has seen), and `unseen` are shares; `spike` names the value that holds `spike_share` of all,
-    in the reference `spike_before`.
+    has seen), `far` (by more than its whole range) and `unseen` are shares; `spike` names the
+    value that holds `spike_share` of all, in the reference `spike_before`, and is `isolated` where
+    its neighbours hold no more than they did.
     """
 
     feature: str
@@ -40,12 +41,16 @@ class Examined(NamedTuple):
     spike_bin: int = -1
     spike_share: float = 0.0
     spike_before: float = 0.0
+    far: float = 0.0
+    isolated: bool = False
     p_values: Mapping[str, float] = {}
     timed: bool = False
 
 
 #: Dispersion from which the rows of a block resemble each other, so that a block is a draw of one.
 CLUMPED = 2.0
+#: How many times more than its neighbours a bin must swell to be called a spike, not a shift.
+ISOLATED = 3.0
 #: How many times the odds of the worst block of the reference a share of missing values must have.
 LEAP = 4.0
 #: Tests of whether something broke, and of whether something moved.
@@ -152,14 +157,33 @@ def examine(profile: FeatureProfile, counts: Vector, kind: str = "") -> Examined
         reference_missing=missing.before / missing.before_rows if missing.before_rows else 0.0,
         unseen=0.0 if numeric else float(current[-1]) / there,
         reference_unseen=0.0 if numeric else float(reference.counts[-1]) / before,
-        outside=float(current[0] + current[-1]) / there if numeric else 0.0,
+        outside=float(current[beyond(reference.counts)].sum()) / there if numeric else 0.0,
         spike=_named(profile, spike.at) if spike.at >= 0 else "",
         spike_bin=spike.at,
         spike_share=spike.now / there if spike.at >= 0 else 0.0,
         spike_before=spike.before / before if spike.at >= 0 else 0.0,
+        far=float(current[0] + current[-1]) / there if numeric else 0.0,
+        isolated=numeric and _isolated(reference.counts, current, spike.at),
         p_values=p_values,
         timed=profile.blocks is not None,
     )
+
+
+def beyond(reference: Vector) -> Vector:
+    """The bins at either end in which the reference has nothing."""
+    there = np.flatnonzero(reference)
+    bins = np.arange(len(reference))
+    return bins[(bins < there[0]) | (bins > there[-1])] if len(there) else bins
+
+
+def _isolated(reference: Vector, current: Vector, at: int) -> bool:
+    """Whether a bin alone swells: where the whole moves, its neighbours swell with it."""
+    if at < 0 or reference[at] == 0:  # beyond the reference is another test's business
+        return False
+    swollen = (current + 0.5) / current.sum() / ((reference + 0.5) / reference.sum())
+    near = [i for i in (at - 1, at + 1) if 0 <= i < len(reference) and reference[i] > 0]
+    others = max([1.0, *(float(swollen[i]) for i in near)])
+    return bool(swollen[at] > ISOLATED * others)
 
 
 @lru_cache(maxsize=4_096)

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from models.contract import wire
 from models.contract.records import ID_BYTES, Entry, Rows
-from models.profile import FeatureProfile, NumericBins, feature_values
+from models.profile import FeatureProfile, feature_values
+from monitoring.examine import beyond
 from monitoring.stream import Store
 from monitoring.watch import Fault
 from monitoring.window import ANSWERING, Layout
@@ -79,13 +80,9 @@ def _with_fault(rows: Rows, layout: Layout, fault: Fault) -> Iterator[str]:
 
 def _bins(profile: FeatureProfile, fault: Fault) -> npt.NDArray[np.int64]:
     """The bins that the fault is about."""
-    bins, last = profile.bins, len(profile.counts)
+    last = len(profile.counts)
     if fault.test == "missing":
         return np.array([last])
     if fault.test == "spike":
         return np.array([fault.bin])
-    if isinstance(bins, NumericBins):  # outside: what the reference had nothing in, at either end
-        there = np.flatnonzero(profile.counts)
-        empty = np.arange(last)
-        return empty[(empty < there[0]) | (empty > there[-1])] if len(there) else empty
-    return np.array([last - 1])
+    return beyond(profile.counts) if fault.test == "outside" else np.array([last - 1])

@@ -36,6 +36,8 @@ FIRST_PEEK, PEEKS = 64, 16
 AT_ONCE = ("missing", "unseen", "outside")
 #: Natural logarithms of evidence beyond an alarm that are kept.
 SPARE = 3.0
+#: Share of values beyond the reference by more than its whole range that no shift explains.
+FAR_SHARE = 0.01
 #: Windows after which a cohort is graded with what labels there are.
 PATIENCE = 7
 
@@ -175,7 +177,7 @@ def _faults(found: Sequence[Examined], recent: Window, alpha: float) -> tuple[Fa
     for one, test, p_value in _adjusted(found):
         now, was = _shares(one, test)
         if p_value < alpha and now > was:
-            sudden = _sudden(one, before.get(one.feature), test, alpha)
+            sudden = _is_fault(one, test) and _sudden(one, before.get(one.feature), test, alpha)
             value, bin_ = (one.spike, one.spike_bin) if test == "spike" else ("", -1)
             faults.append(Fault(one.feature, test, now, was, p_value, sudden, value, bin_))
     return tuple(sorted(faults, key=lambda fault: fault.before - fault.now))
@@ -189,6 +191,13 @@ def _shares(one: Examined, test: str) -> tuple[float, float]:
         "unseen": (one.unseen, one.reference_unseen),
         "spike": (one.spike_share, one.spike_before),
     }[test]
+
+
+def _is_fault(one: Examined, test: str) -> bool:
+    """What a shift of the whole does not do: such a value is wrong, not merely new."""
+    if test == "outside":
+        return one.far >= FAR_SHARE
+    return one.isolated if test == "spike" else True
 
 
 def _sudden(one: Examined, before: Examined | None, test: str, alpha: float) -> bool:

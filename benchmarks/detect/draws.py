@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +21,9 @@ from benchmarks.detect import data
 from benchmarks.detect.data import Data, Generator
 
 Rows = npt.NDArray[np.int64]
-Values = npt.NDArray[np.float64]
 Texts = npt.NDArray[np.str_]
-Column = Values | Texts
+#: Float64 (NaN: missing) or text, as its dtype says.
+Column = npt.NDArray[Any]
 #: Columns by name, in the order of the set.
 Window = dict[str, Column]
 

@@ -181,7 +181,7 @@ def _cell(name: str, size: int, tests: Counter[str]) -> int:
         for _ in range(draws.WINDOWS_A_REFERENCE):
             found = alarms(watched.rows(draw.window(size)))
             wrong += bool(found)
-            tests.update({test for _, test in found})
+            tests.update(sorted({test for _, test in found}))
     return wrong
 
 

@@ -84,5 +84,5 @@ def _detected(name: str, fault: str, size: int) -> tuple[float, Counter[str]]:
         for _ in range(draws.WINDOWS_A_REFERENCE):
             found = alarms(watched.window(draws.faulty(draw, fault, size)[1]))
             noticed += bool(found)
-            tests.update({test for _, test in found})
+            tests.update(sorted({test for _, test in found}))
     return noticed / WINDOWS, tests

@@ -174,3 +174,27 @@ def test_evidence_does_not_outlast_its_cause_for_ever(world: World) -> None:
 def test_the_state_survives_its_storage(world: World) -> None:
     state = after(world, world.window(missing=0.2), world.window(flipped=0.2))
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(state), type=Watched) == state
+
+
+def test_a_shift_of_the_whole_is_no_fault_and_a_sentinel_is(world: World) -> None:
+    """Both lie outside of the reference and swell a bin; only one of them wakes somebody up."""
+    one = world.profile.features[0]
+    where = world.layout.sections["feature:a"]
+
+    def of(values: npt.NDArray[np.float64]) -> Window:
+        window = world.window()
+        window.vector[where] = 0
+        np.add.at(window.vector[where], one.index(values), 1)
+        return window
+
+    normal = world.chance.normal(size=ROWS)
+    broken = {
+        "sentinel": np.where(world.chance.random(ROWS) < 0.07, -999.0, normal),
+        "default": np.where(world.chance.random(ROWS) < 0.15, 0.5, normal),
+        "shift": normal + 1.5,
+    }
+    sudden = {}
+    for name, values in broken.items():
+        state = after(world, world.window(), world.window(), of(values))
+        sudden[name] = {fault.test for fault in state.seen[-1].faults if fault.sudden}
+    assert sudden == {"sentinel": {"outside"}, "default": {"spike"}, "shift": set()}
