@@ -23,6 +23,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -51,9 +52,10 @@ from slipstream.processes import free_port, spawn, stop
 from tests import onnx_models
 from tests.service import more_models
 
-ROUNDS = 8
+ROUNDS = 16
 SECONDS = 1
 DEADLINE = 0.5
+PAGE = Path(__file__).parent / "SHADOWS.md"
 KINDS = {
     "none": "none: the noise",
     "good": "answers",
@@ -240,31 +242,48 @@ def cost(repository: Path, jobs: int = 8_000) -> tuple[float, float]:
         return runner.run(run())
 
 
+COLUMNS = ("the shadow", "load", "without p50/p99", "with p50/p99", "p99 ratio", "95 %", "failed")
+
+
 def report(results: Results, url: str) -> None:
-    columns = (
-        "the shadow",
-        "load",
-        "without p50/p99",
-        "with p50/p99",
-        "p99 ratio",
-        "95 %",
-        "failed",
-    )
-    table = Table(*columns)
-    for kind, title in KINDS.items():
-        for load in LOADS:
-            without, beside = results[kind, load, "without"], results[kind, load, "with"]
-            failed = sum(result.failed for result in (*without, *beside))
-            cells = [
-                f"{quantile(each, 0.5) / 1e3:.2f} / {quantile(each, 0.99) / 1e3:.2f} ms"
-                for each in (without, beside)
-            ]
-            ratio, low, high = ratio_of(without, beside)
-            cells += [f"{ratio:.2f}", f"{low:.2f} to {high:.2f}", str(failed)]
-            table.add_row(title, load, *cells)
+    rows = [_row(results, kind, load) for kind in KINDS for load in LOADS]
+    table = Table(*COLUMNS)
+    for row in rows:
+        table.add_row(*row)
     screen.print(table)
-    for kind, title in [*KINDS.items()][1:]:
-        screen.print(f"{title}: {outcomes(url, kind)}")
+    told = [f"{KINDS[kind]}: {outcomes(url, kind)}" for kind in [*KINDS][1:]]
+    for line in told:
+        screen.print(line)
+    if not sys.argv[1:]:
+        PAGE.write_text(_page(rows, told))
+        screen.print(f"kept in {PAGE.relative_to(ROOT)}")
+
+
+def _row(results: Results, kind: str, load: str) -> tuple[str, ...]:
+    without, beside = results[kind, load, "without"], results[kind, load, "with"]
+    failed = sum(result.failed for result in (*without, *beside))
+    cells = (
+        f"{quantile(each, 0.5) / 1e3:.2f} / {quantile(each, 0.99) / 1e3:.2f} ms"
+        for each in (without, beside)
+    )
+    ratio, low, high = ratio_of(without, beside)
+    return (KINDS[kind], load, *cells, f"{ratio:.2f}", f"{low:.2f} to {high:.2f}", str(failed))
+
+
+def _page(rows: list[tuple[str, ...]], told: list[str]) -> str:
+    lines = [
+        "# What a primary pays for its shadow",
+        "",
+        f"Printed by `make bench` ({datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores): the same "
+        f"champion with and without a shadow, {ROUNDS} rounds of {SECONDS} s each in turn, pooled. "
+        "The gateway has one core, the load and Redis the other, and the shadow whatever is left. "
+        "Intervals by drawing pairs of rounds anew; the first rows are the champion against itself.",
+        "",
+        *(f"| {' | '.join(cells)} |" for cells in (COLUMNS, ("---",) * len(COLUMNS), *rows)),
+        "",
+        *(f"- {line}" for line in told),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def quantile(results: list[Result], share: float) -> float:
