@@ -277,7 +277,7 @@ def _page(rows: list[tuple[str, ...]], told: list[str]) -> str:
         f"Printed by `make bench` ({datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores): the same "
         f"champion with and without a shadow, {ROUNDS} rounds of {SECONDS} s each in turn, pooled. "
         "The gateway has one core, the load and Redis the other, and the shadow whatever is left. "
-        "Intervals by drawing pairs of rounds anew; the first rows are the champion against itself.",
+        "Intervals by drawing pairs of rounds anew; first, the champion with itself.",
         "",
         *(f"| {' | '.join(cells)} |" for cells in (COLUMNS, ("---",) * len(COLUMNS), *rows)),
         "",
