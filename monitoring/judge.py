@@ -192,7 +192,7 @@ def _concept(measured: Measurements, rules: Rules) -> _Found:
     watched = measured.watched
     if watched is not None and watched.distrust:
         sentence = f"Labels do not hold what the scores of v{measured.version} promise"
-        value = f"the estimate from scores is {watched.distrust}: it is not trusted any more"
+        value = f"estimate {watched.distrust}, not trusted"
         severity = "page" if watched.distrust == "too high" and measured.lasting else "ticket"
         yield "concept", "scores", severity, sentence, value
 

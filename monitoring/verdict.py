@@ -18,7 +18,7 @@ import msgspec
 
 from monitoring.examine import BROKEN
 from monitoring.judge import Finding, Measurements, listed
-from monitoring.stats.causes import causes
+from monitoring.stats.causes import Cause, causes
 
 Kind = Literal[
     "unknown",
@@ -138,9 +138,12 @@ def _causes(kind: Kind, measured: Measurements) -> tuple[str, ...]:
         return ()
     where = measured.split.sentences if measured.split else ()
     effects = {one.feature: one.psi_low for one in measured.features}
-    moved = [
-        f"{cause.feature} moved (PSI at least {cause.effect:.2f}) and has {cause.importance:.0%} "
-        "of the model's attention"
-        for cause in causes(effects, measured.importances)[:3]
-    ]
+    moved = [_moved(cause, measured) for cause in causes(effects, measured.importances)[:3]]
     return (*where[:3], *moved)[:5]
+
+
+def _moved(cause: Cause, measured: Measurements) -> str:
+    said = f"{cause.feature} moved (PSI at least {cause.effect:.2f})"
+    if cause.feature not in measured.importances:
+        return said
+    return f"{said} and has {cause.importance:.0%} of the model's attention"

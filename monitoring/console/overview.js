@@ -103,8 +103,8 @@ export const Findings = ({ findings, named }) => {
   return html`<section class="findings">${title}
     ${findings.slice(0, 12).map(
       (f) => html`<div class="finding"><${Icon} level=${f.severity} />
-        <span>${f.sentence}<small>${named ? html`<a href="#/${encodeURIComponent(f.model)}">${f.model}</a> ` : ""}v${f.version}</small></span>
-        <span class="value">${f.value}${f.examples?.length > 0 && html`<small class="examples" title="ids of predictions that show it">${f.examples.map((id) => html`<code>${id}</code> `)}</small>`}</span><small class="since">since ${day(f.since_ms)}</small></div>`,
+        <span>${f.sentence}<small>${named ? html`<a href="#/${encodeURIComponent(f.model)}">${f.model}</a> ` : ""}v${f.version}</small>${f.examples?.length > 0 && html`<small class="examples" title="ids of predictions that show it">${f.examples.map((id) => html`<code>${id}</code> `)}</small>`}</span>
+        <span class="value">${f.value}</span><small class="since">since ${day(f.since_ms)}</small></div>`,
     )}
     ${findings.length > 12 && html`<p class="faint more">and ${findings.length - 12} more</p>`}
   </section>`;
