@@ -64,6 +64,8 @@ def compared(
     """Per row; None where the shapes do not match or have no row for each row."""
     if first.shape != second.shape or first.shape[:1] != (rows,):
         return None
+    if rows == 0:
+        return np.zeros(0, np.bool_)
     a, b = first.reshape(rows, -1), second.reshape(rows, -1)
     if comparator.kind == "exact" or a.dtype == object:
         return np.asarray(_exact(a, b).all(axis=1))

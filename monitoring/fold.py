@@ -43,6 +43,8 @@ from monitoring.window import (
 EXAMPLES = 50
 #: One in so many requests is looked at as a whole.
 ONE_IN = 8
+#: Hours that are counted in one go: many of them, at a row each, would take much memory.
+HOURS_AT_ONCE = 32
 #: The bin of a value that was not recorded; a profile has fewer bins.
 NOWHERE = 255
 #: Usual errors beyond which one counts as this large, in the sums by bin.
@@ -218,16 +220,24 @@ class Fold:
                 there = whole.index[:, at] != NOWHERE
                 start = sections[f"feature:{profile.name}"].start
                 places.append((base + start + whole.index[:, at])[there])
-        size = len(span.hours) * layout.size
-        counts = np.bincount(np.concatenate(places), minlength=size).reshape(-1, layout.size)
-        sums = counts[:, sections["said"]]
-        there = ~np.isnan(whole.scores)
-        micro = np.round(np.clip(whole.scores[there], -1e6, 1e6) * MICRO).astype(np.int64)
-        np.add.at(sums[:, 0], span.inverse[there], 1)
-        np.add.at(sums[:, 1], span.inverse[there], micro)
-        for hour, vector in zip(span.hours.tolist(), counts, strict=True):
-            pane = self.pane(version, role, hour)
-            pane += vector
+        there = np.isfinite(whole.scores)
+        limit = 1 if layout.manifest.task == "binary" else 1e6
+        scores = np.clip(whole.scores[there], -limit, limit)
+        micro = np.round(scores * MICRO).astype(np.int64)
+        flat = np.concatenate(places)
+        for first in range(0, len(span.hours), HOURS_AT_ONCE):
+            hours = span.hours[first : first + HOURS_AT_ONCE].tolist()
+            size, start = len(hours) * layout.size, first * layout.size
+            inside = flat[(flat >= start) & (flat < start + size)] - start
+            counts = np.bincount(inside, minlength=size).reshape(-1, layout.size)
+            sums = counts[:, sections["said"]]
+            row = span.inverse[there] - first
+            here = (row >= 0) & (row < len(hours))
+            np.add.at(sums[:, 0], row[here], 1)
+            np.add.at(sums[:, 1], row[here], micro[here])
+            for hour, vector in zip(hours, counts, strict=True):
+                pane = self.pane(version, role, hour)
+                pane += vector
         if role == Role.SHADOW:
             for batch in batches:
                 self._fold_pairs(batch)
@@ -252,7 +262,8 @@ class Fold:
             return
         primary = layout.manifest
         other = primary.said(wire.arrays(rows.primary_outputs), len(batch.hours))
-        agree = _agreeing(rows, batch, other, primary)
+        own = self._layouts[rows.version].manifest
+        agree = _agreeing(batch, other, own, primary)
         self._fold_differences(batch, ~agree, other.scores)
         distance = np.nan_to_num(np.abs(batch.scores - other.scores), posinf=0, neginf=0)
         micro = np.round(distance * MICRO).astype(np.int64)
@@ -274,7 +285,7 @@ class Fold:
         rows = batch.rows
         manifest = self._layouts[rows.version].manifest
         other = manifest.said(wire.arrays(rows.primary_outputs), len(batch.hours))
-        agree = _agreeing(rows, batch, other, manifest)
+        agree = _agreeing(batch, other, manifest, manifest)
         for hour in np.unique(batch.hours):
             here = batch.hours == hour
             vector = self.pane(rows.version, Role.FLOOR, int(hour))
@@ -341,7 +352,7 @@ class Fold:
             self._count(page, row, before, -1)
         elif not page.said:
             totals["labels_waiting"] += 1
-        page.labels = {**page.labels, row: label}
+        page.labels[row] = label
         self._count(page, row, label, 1)
         if page.said and page.trace:
             self._result.joined.append(page.trace)
@@ -358,21 +369,35 @@ class Fold:
         if len(page.said) > 1:
             self._join_pair(page, row, label, sign)
 
+    def _as_known_by(self, version: int, page: Outcome, label: int | float) -> int | float | None:
+        """A label of the page in the classes of one of its versions; None where it has none."""
+        own, first = self._layouts.get(version), self._layouts.get(page.said[0].version)
+        if own is None or first is None or own.manifest.classes == first.manifest.classes:
+            return label
+        if own.manifest.task == "regression":
+            return None
+        index = own.manifest.class_index(first.manifest.classes[int(label)])
+        return None if index == UNKNOWN_CLASS else index
+
     def _join(self, page: Outcome, said: Said, row: int, label: int | float, sign: int) -> None:
         if row >= len(said.classes):
             self._result.totals["labels_no_such_row"] += sign
             return
+        known = self._as_known_by(said.version, page, label)
+        if known is None:
+            return
         key = PaneKey(said.version, said.role, page.hour)
         width = len(said.cells) // len(said.classes)
         cells = said.cells[row * width : (row + 1) * width]
-        self._truths.append(_Truth(key, said.scores[row], said.classes[row], label, sign, cells))
+        self._truths.append(_Truth(key, said.scores[row], said.classes[row], known, sign, cells))
 
     def _join_pair(self, page: Outcome, row: int, label: int | float, sign: int) -> None:
         shadow = next((said for said in page.said if said.role == "shadow"), None)
         primary = next((said for said in page.said if said.role != "shadow"), None)
         if shadow is None or primary is None or row >= len(primary.classes):
             return
-        right = (primary.classes[row] == label, shadow.classes[row] == label)
+        one, two = (self._as_known_by(said.version, page, label) for said in (primary, shadow))
+        right = (primary.classes[row] == one, shadow.classes[row] == two)
         slot = {(True, True): 0, (True, False): 1, (False, True): 2, (False, False): 3}[right]
         vector = self.pane(shadow.version, PAIR, page.hour)
         vector[self._pair.sections["right"].start + slot] += sign
@@ -398,7 +423,8 @@ class _Grading:
         self._signs = np.array([truth.sign for truth in truths], np.int64)
         width = len(layout.segments)
         whole = (truth.cells if len(truth.cells) == width else b"\xff" * width for truth in truths)
-        self._cells = np.frombuffer(b"".join(whole), np.uint8).reshape(-1, width).astype(np.int64)
+        cells = np.frombuffer(b"".join(whole), np.uint8).reshape(len(truths), width)
+        self._cells = cells.astype(np.int64)
 
     def add_to(self, vector: Vector) -> None:
         if self._task == "regression":
@@ -417,8 +443,9 @@ class _Grading:
         np.add.at(vector[self._layout.sections[section]], at, what)
 
     def _add_scores(self, vector: Vector) -> None:
-        there = ~np.isnan(self._scores)
-        scores, labels, signs = self._scores[there], self._labels[there], self._signs[there]
+        there = np.isfinite(self._scores)
+        scores = np.clip(self._scores[there], 0, 1)
+        labels, signs = self._labels[there], self._signs[there]
         bins = np.clip((scores * GRID).astype(np.int64), 0, GRID - 1)
         self._count(vector, "labelled", labels * GRID + bins, signs)
         sure = np.clip(scores, EPSILON, 1 - EPSILON)
@@ -445,7 +472,7 @@ class _Grading:
         if profile is None or profile.target is None:
             return
         scale = regression.Scale(*msgspec.structs.astuple(profile.target))
-        there = ~np.isnan(self._scores)
+        there = np.isfinite(self._scores)
         said, truth, signs = self._scores[there], self._labels[there], self._signs[there]
         for sign in (1, -1):
             rows = signs == sign
@@ -472,11 +499,12 @@ def _form(inputs: dict[str, Array]) -> object:
 
 
 def _cells(index: npt.NDArray[np.uint8], layout: Layout) -> npt.NDArray[np.uint8]:
-    """The cell of every segment, row by row; what was not recorded counts as missing."""
+    """The cell of every segment, row by row; NOWHERE where the input was not recorded."""
     cells = np.zeros((len(index), len(layout.segments)), np.uint8)
     for at, segment in enumerate(layout.segments):
-        bins = np.minimum(index[:, segment.at], len(segment.cells) - 1)
-        cells[:, at] = segment.cells[bins]
+        bins = index[:, segment.at]
+        known = segment.cells[np.minimum(bins, len(segment.cells) - 1)]
+        cells[:, at] = np.where(bins == NOWHERE, NOWHERE, known)
     return cells
 
 
@@ -561,14 +589,19 @@ class _Batch:
 
 
 def _agreeing(
-    rows: Rows, batch: _Batch, other: Opinion, primary: Manifest
+    batch: _Batch, other: Opinion, own: Manifest, primary: Manifest
 ) -> npt.NDArray[np.bool_]:
-    """On which rows both said the same: as the gateway compared them, else the same class."""
-    if rows.agree:
-        return np.asarray(np.frombuffer(rows.agree, np.uint8) == AGREE)
+    """On which rows both said the same: as the gateway compared them, else the same class, by
+    its name."""
+    if batch.rows.agree:
+        return np.asarray(np.frombuffer(batch.rows.agree, np.uint8) == AGREE)
     if not primary.classes:  # the same score to six digits
         return np.isclose(batch.scores, other.scores, rtol=1e-6, equal_nan=False)
-    return np.asarray((batch.classes == other.classes) & (batch.classes != UNKNOWN_CLASS))
+    classes = batch.classes
+    if own.classes != primary.classes:
+        known = [primary.class_index(name) for name in own.classes]
+        classes = np.array([*known, UNKNOWN_CLASS])[classes]  # unknown is -1, the last
+    return np.asarray((classes == other.classes) & (other.classes != UNKNOWN_CLASS))
 
 
 def touched(entries: Iterable[Entry]) -> set[bytes]:

@@ -32,9 +32,9 @@ log = logging.getLogger("slipstream.history")
 
 T = TypeVar("T")
 
-#: Most entries, and about how many rows, that are folded at a time: a seal stays small, and so
-#: does the memory that it takes.
-SLICE, SLICE_ROWS = 200, 8_000
+#: Most entries, and about how many rows and panes, that are folded at a time: a seal stays small,
+#: and so does the memory that it takes.
+SLICE, SLICE_ROWS, SLICE_PANES = 200, 8_000, 500
 
 
 class History:
@@ -126,8 +126,10 @@ class History:
             self.learn(1)  # a label came before any version was seen
         known = self._store.pages(self.model, touched(found.entries))
         folded = Fold(self.layouts, known).run(found.entries)
-        a_row = len(found.entries) / max(folded.totals["rows"], 1)
-        self._count = max(min(int(SLICE_ROWS * a_row), SLICE, 2 * self._count), 1)
+        entries = len(found.entries)
+        by_rows = SLICE_ROWS * entries // max(folded.totals["rows"], 1)
+        by_panes = SLICE_PANES * entries // max(len(folded.panes), 1)
+        self._count = max(min(by_rows, by_panes, SLICE, 2 * self._count), 1)
         return self._seal(found, folded)
 
     def _seal(self, found: Slice, folded: Folded) -> Folded:

@@ -45,7 +45,8 @@ class Measurements:
     `watched` is what its windows have shown one after the other, `lasting` whether its errors have
     risen for good. `baseline`: wrong and all rows of the hold-out. `better` names a version that
     is right more often on the same rows, where one is known. `moves`: many windows together say
-    that inputs have moved, whether or not one of them does.
+    that inputs have moved, whether or not one of them does. `mature` is the performance in windows
+    whose labels have come: the first ones are no fair sample.
     """
 
     model: str
@@ -66,6 +67,7 @@ class Measurements:
     split: Loss | None = None
     whole: Discrepancy | None = None
     unequal: Sequence[Unequal] = ()
+    mature: Performance | None = None
     importances: dict[str, float] = field(default_factory=dict)
     moves: bool = False
     better: int | None = None
@@ -145,7 +147,8 @@ def faults(measured: Measurements, rules: Rules) -> list[Fault]:
     watched = measured.watched
     if watched is None:
         return []
-    last = watched.last.faults if watched.last else ()
+    closed = watched.last
+    last = closed.faults if closed is not None and closed.start == watched.next - 1 else ()
     found = {(fault.feature, fault.test): fault for fault in (*last, *watched.open_faults)}
     return [f for f in found.values() if f.now - f.before >= rules.quality.ticket]
 
@@ -230,7 +233,7 @@ def _errors(measured: Measurements, rules: Rules) -> _Found:
 
 
 def _ranking(measured: Measurements, rules: Rules) -> _Found:
-    found, reference = measured.performance, measured.reference.get("auc")
+    found, reference = measured.mature, measured.reference.get("auc")
     if found is None or found.auc is None or reference is None:
         return
     if (
@@ -243,7 +246,7 @@ def _ranking(measured: Measurements, rules: Rules) -> _Found:
 
 
 def _calibration(measured: Measurements, rules: Rules) -> _Found:
-    found, said = measured.performance, measured.mean_score
+    found, said = measured.mature, measured.mean_score
     if found is None or found.seen is None or said is None:
         return
     if found.labels < rules.performance.labels:
@@ -255,6 +258,18 @@ def _calibration(measured: Measurements, rules: Rules) -> _Found:
         sentence = f"Probabilities of v{measured.version} run {way}"
         value = f"{points:.0f} points: said {said:.0%}, seen {found.seen.value:.0%}"
         yield "calibration", "score", "ticket", sentence, value
+
+
+def _errors_of_a_regression(measured: Measurements, rules: Rules) -> _Found:
+    found, reference = measured.mature, measured.reference.get("mae")
+    if found is None or found.mae is None or reference is None:
+        return
+    if found.labels >= rules.performance.labels and found.mae.low > reference * (
+        1 + rules.performance.error
+    ):
+        sentence = f"v{measured.version} is further off than at training"
+        value = f"off by {found.mae.value:.3g} on average, was {reference:.3g}"
+        yield "performance", "error", "page", sentence, value
 
 
 def _short(value: float) -> str:
@@ -310,5 +325,6 @@ _JUDGED = (
     _release,
     _fairness,
     _ranking,
+    _errors_of_a_regression,
     _calibration,
 )

@@ -71,7 +71,8 @@ class Leases:
 
     def _alive(self) -> int:
         """How many monitors there are, this one included."""
-        now = time.time()
+        seconds, microseconds = self._client.time()
+        now = seconds + microseconds / 1e6  # Redis' clock: ours may differ from others'
         pipeline = self._client.pipeline()
         pipeline.zadd(keys.MONITORS, {self.name: now})
         pipeline.zremrangebyscore(keys.MONITORS, "-inf", now - PATIENCE)

@@ -24,7 +24,7 @@ from monitoring.fairness import unequal
 from monitoring.history import History
 from monitoring.judge import Finding, Measurements, faults, judge
 from monitoring.leases import Leases
-from monitoring.outlook import outlook
+from monitoring.outlook import outlook, promised
 from monitoring.rollouts import Rollouts
 from monitoring.rules import Rules, read_rules
 from monitoring.settings import Settings
@@ -162,12 +162,22 @@ class Monitor:
             telemetry.LAG.labels(model).set(self.store.lag(model, history.progress.cursor))
             telemetry.LOST.labels(model).set(history.progress.totals["entries_lost"])
             if route is not None:
-                with self.lock:
-                    self.watcher.step(history, route.champion)
-                    measured = self.measure(model, route.champion)
-                self._export(measured)
-                self._judge_rollout(history, route)
-                self._tell(model, judge(measured, self.rules))
+                self._judge(history, route)
+
+    def _judge(self, history: History, route: Route) -> None:
+        """One model; whatever is wrong with it stops no other."""
+        try:
+            with self.lock:
+                history.learn(route.champion)
+                self.watcher.step(history, route.champion)
+                measured = self.measure(route.model, route.champion)
+            self._export(measured)
+            self._tell(route.model, judge(measured, self.rules))
+        except (RedisError, OSError):
+            raise
+        except Exception:
+            log.exception("%s cannot be judged; its last findings stay", route.model)
+        self._judge_rollout(history, route)
 
     def _judge_rollout(self, history: History, route: Route) -> None:
         try:
@@ -206,6 +216,11 @@ class Monitor:
         labelled = history.window(
             version, ANSWERING, "day", last - rules.performance.days + 1, last
         )
+        # Windows whose labels have come; with windows of an hour, whole days of them.
+        ripe = self.watcher.state(history, version).to_grade - 1
+        ripe = ripe if rules.windows.grain == "day" else ripe // 24 - 1
+        mature = history.window(version, ANSWERING, "day", ripe - rules.performance.days + 1, ripe)
+        graded = history.window(version, ANSWERING, "day", ripe - rules.drift.days + 1, ripe)
         before = history.window(
             version,
             ANSWERING,
@@ -232,7 +247,8 @@ class Monitor:
             watched=watched,
             lasting=lasting,
             baseline=baseline(recent),
-            outlook=outlook(recent),
+            outlook=outlook(graded) or promised(recent),
+            mature=measure.performance(mature),
             split=loss(before, recent),
             whole=whole(recent),
             unequal=unequal(labelled),
@@ -250,9 +266,21 @@ class Monitor:
         route = self.route(history.model)
         if route is None or route.previous is None or route.shadow != route.previous:
             return None
-        _, only_now, only_before, _ = history.total(route.previous, PAIR)["right"].tolist()
+        changed = self._promoted(history.model)
+        last = history.newest("day")
+        since = history.window(route.previous, (PAIR,), "day", changed + 1, last)
+        _, only_now, only_before, _ = since["right"].tolist()
         certain = log_e_paired(only_now, only_before) >= ln(1 / CERTAIN)
         return route.previous if certain and only_before > only_now else None
+
+    def _promoted(self, model: str) -> int:
+        """The day, since 1970, on which the champion changed last; pairs of the days before are
+        with another one."""
+        for entry in routes.audit(self.client, model):
+            before = entry["before"] or {}
+            if before.get("champion") != entry["after"]["champion"]:
+                return int(entry["at_ms"] // 86_400_000)
+        return 0
 
     def _export(self, measured: Measurements) -> None:
         version = str(measured.version)

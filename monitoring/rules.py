@@ -48,6 +48,7 @@ class PerformanceRules(msgspec.Struct, frozen=True):
     harm: float
     confidence: float
     tolerance: float
+    error: float
 
 
 class VolumeRules(msgspec.Struct, frozen=True):

@@ -18,6 +18,7 @@ import msgspec
 
 from monitoring.examine import BROKEN
 from monitoring.judge import Finding, Measurements, listed
+from monitoring.measure import Performance
 from monitoring.stats.causes import Cause, causes
 
 Kind = Literal[
@@ -118,17 +119,27 @@ def _state(measured: Measurements, found: Sequence[Finding]) -> str:
     shift = [f.subject for f in found if f.kind == "drift" and f.subject not in ("score", "rows")]
     start = f"Covariate shift in {listed(shift)}" if shift else "Inputs are steady"
     if measured.profiled and not measured.features:
-        start = "Answers; drift is unknown below 30 sampled rows"
+        start = "Answers; drift of features is unknown, for there are too few rows or no features"
     if not measured.profiled:
         start = "Answers; without a reference profile, drift is unknown"
     if measured.performance is None:
         return f"{start}; no label came yet, so whether it hurts is unknown."
+    more = [f.sentence for f in found if f.kind in BROKEN]
+    return ". ".join([f"{start}: {_quality(measured.performance, kinds)}", *more]) + "."
+
+
+def _quality(known: Performance, kinds: set[str]) -> str:
+    """Only what has a number is said to hold."""
+    if known.mae is not None:
+        return "errors grow" if "performance" in kinds else f"off by {known.mae.value:.3g}"
+    if known.auc is None:
+        share = f"right on {known.accuracy.value:.1%}" if known.accuracy else "labels are few"
+        return f"{share}, more than that is not known"
     harm = "ranking falls" if "performance" in kinds else "ranking holds so far"
     trust = "probabilities do not" if "calibration" in kinds else "probabilities hold"
     if "performance" in kinds and "calibration" in kinds:
         trust = "probabilities are off too"
-    more = [f.sentence for f in found if f.kind in BROKEN]
-    return ". ".join([f"{start}: {harm}, {trust}", *more]) + "."
+    return f"{harm}, {trust}"
 
 
 def _causes(kind: Kind, measured: Measurements) -> tuple[str, ...]:

@@ -28,8 +28,6 @@ Floats = npt.NDArray[np.float64]
 
 #: Windows whose results are remembered.
 REMEMBERED = 120
-#: Windows before, against which a fault is sudden or not.
-RECENT = 7
 #: Rows at which an open window is first peeked at, and at how many doublings in all.
 FIRST_PEEK, PEEKS = 64, 16
 #: Tests that say enough about a part of a window: a fault needs no whole day to show.
@@ -38,8 +36,6 @@ AT_ONCE = ("missing", "unseen", "outside")
 SPARE = 3.0
 #: Share of values beyond the reference by more than its whole range that no shift explains.
 FAR_SHARE = 0.01
-#: Windows after which a cohort is graded with what labels there are.
-PATIENCE = 7
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -108,12 +104,17 @@ def look(state: Watched, start: int, window: Window, recent: Window, level: Budg
     """A window has closed. `recent` is the sum of those before it."""
     rows = int(window["rows"].sum())
     found = features(window)
-    score = score_drift(window)
-    every = [*found, *([score] if score else [])]
-    if not every:
-        return msgspec.structs.replace(state, next=start + 1, peeked=0, open_faults=())
+    if not found and score_drift(window) is None:
+        seen = Seen(start, rows, 1.0, 1.0)
+        return msgspec.structs.replace(
+            state,
+            next=start + 1,
+            peeked=0,
+            open_faults=(),
+            seen=(*state.seen, seen)[-REMEMBERED:],
+        )
     faults = _faults(found, recent, level.page.alpha)
-    moved = min([1.0, *holm([one.p_value for one in every])])
+    moved = min([1.0, *holm([one.p_value for one in found])])
     broken = min([1.0, *(p for _, _, p in _adjusted(found))])
     seen = Seen(start, rows, broken, moved, faults)
     return msgspec.structs.replace(
@@ -220,7 +221,7 @@ def grade(state: Watched, start: int, window: Window, rules: Rules, level: Budge
     known = baseline(window)
     harmful, harm = False, state.harm
     if known is not None and labels:
-        harmful = _harmful(known, (wrong, labels), rules)
+        harmful = _harmful(known, (wrong, labels), rules, level)
         watch = harm_detector(known, rules)
         before = np.array(state.harm) if state.harm else watch.start()
         after = watch.after(before, wrong, labels)
@@ -255,11 +256,14 @@ def harms(state: Watched, window: Window, rules: Rules, level: Budget) -> bool:
     return bool(detector.alarms(watch.evidence(np.array(state.harm)), level.page.labels))
 
 
-def _harmful(known: tuple[int, int], found: tuple[int, int], rules: Rules) -> bool:
-    """Whether this window alone was wrong more often by more than is tolerated, and surely so."""
-    alpha = 2 * (1 - rules.performance.confidence)
-    change = rate_difference(*known, *found, alpha)
-    return change is not None and change.low > rules.performance.harm
+def _harmful(known: tuple[int, int], found: tuple[int, int], rules: Rules, level: Budget) -> bool:
+    """Whether this window alone was wrong more often: within the budget of false pages more at
+    all, and probably by more than is tolerated."""
+    more = rate_difference(*known, *found, 2 * level.page.alpha)
+    much = rate_difference(*known, *found, 2 * (1 - rules.performance.confidence))
+    if more is None or much is None:
+        return False
+    return more.low > 0 and much.low > rules.performance.harm
 
 
 def _concept(

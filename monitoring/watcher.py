@@ -16,14 +16,20 @@ from monitoring.history import History
 from monitoring.rules import Rules
 from monitoring.stats.detector import Budget
 from monitoring.stats.maturity import mature, plateau
-from monitoring.watch import PATIENCE, RECENT, Watched
+from monitoring.watch import Watched
 from monitoring.window import ANSWERING, Window
 
 log = logging.getLogger("slipstream.watcher")
 
 A_DAY = {"day": 1, "hour": 24}
-#: Windows from which the usual coverage of labels is taken.
-COVERED = 28
+#: Days before, against which a fault is sudden or not.
+RECENT = 7
+#: Days after which a window is graded with what labels there are.
+PATIENCE = 7
+#: Days from which the usual coverage of labels is taken; of hours there are three.
+COVERED = {"day": 28, "hour": 3}
+#: Windows that are looked at in one step: a monitor that catches up leaves others their turn.
+AT_ONCE = 20
 
 
 class Watcher:
@@ -33,19 +39,30 @@ class Watcher:
         self._client = client
         self._rules = rules
         self._grain = rules.windows.grain
+        self._a_day = A_DAY[self._grain]
         self._kept: dict[tuple[str, int], Watched] = {}
 
     def step(self, history: History, version: int) -> Watched:
         """Look at every window that has closed since, and grade those that have their labels."""
+        try:
+            return self._step(history, version)
+        except ValueError:
+            log.exception("what was remembered of %s v%d does not fit", history.model, version)
+            state = self._first(history, version)
+            self._keep(history.model, version, state)
+            return state
+
+    def _step(self, history: History, version: int) -> Watched:
         before = self.state(history, version)
         state = before
-        if history.layouts[version].profile is not None:
-            newest = history.newest(self._grain)
+        newest = history.newest(self._grain)
+        if history.layouts[version].profile is not None and newest:
             level = self.level(history, version)
-            for start in range(state.next, newest):
+            for start in range(state.next, min(newest, state.next + AT_ONCE)):
                 state = self._look(state, history, version, start, level)
-            recent = self._sum(history, version, newest - RECENT, newest - 1)
-            state = watch.peek(state, self._at(history, version, newest), recent, level)
+            if state.next == newest:
+                recent = self._before(history, version, newest)
+                state = watch.peek(state, self._at(history, version, newest), recent, level)
             state = self._grade(state, history, version, level)
         if state != before:
             self._keep(history.model, version, state)
@@ -53,11 +70,14 @@ class Watcher:
 
     def level(self, history: History, version: int) -> Budget:
         """What may be spent, by the labels that come in a day."""
-        a_day = A_DAY[self._grain]
-        last = history.newest(self._grain)
-        covered = self._sum(history, version, last - COVERED * a_day, last)
-        labels = float(covered["confusion"].sum()) / COVERED
-        return watch.levels(self._rules, a_day, labels)
+        last = history.newest("day")
+        days = [
+            history.window(version, ANSWERING, "day", day, day)
+            for day in range(last - COVERED["day"] + 1, last + 1)
+        ]
+        there = sum(1 for day in days if day["rows"].sum())
+        labels = float(sum(day["confusion"].sum() for day in days)) / max(there, 1)
+        return watch.levels(self._rules, self._a_day, labels)
 
     def moves(self, state: Watched, history: History, version: int) -> bool:
         """Whether the p-values of many windows together say that inputs have moved."""
@@ -72,15 +92,16 @@ class Watcher:
         self, state: Watched, history: History, version: int, start: int, level: Budget
     ) -> Watched:
         window = self._at(history, version, start)
-        recent = self._sum(history, version, start - RECENT, start - 1)
+        recent = self._before(history, version, start)
         return watch.look(state, start, window, recent, level)
 
     def _grade(self, state: Watched, history: History, version: int, level: Budget) -> Watched:
         """A window is graded once the next one has closed, too, and its labels have come."""
         newest = history.newest(self._grain)
-        while state.to_grade < min(newest - 1, state.next):
+        last = min(newest - 1, state.next, state.to_grade + AT_ONCE)
+        while state.to_grade < last:
             start = state.to_grade
-            ripe = newest - start > PATIENCE or self._ripe(history, version, start)
+            ripe = newest - start > PATIENCE * self._a_day or self._ripe(history, version, start)
             if not ripe:
                 break
             window = self._at(history, version, start)
@@ -88,10 +109,15 @@ class Watcher:
         return state
 
     def _ripe(self, history: History, version: int, start: int) -> bool:
-        windows = [self._at(history, version, w) for w in range(start - COVERED, start + 1)]
+        covered = COVERED[self._grain] * self._a_day
+        windows = [self._at(history, version, w) for w in range(start - covered, start + 1)]
         labels = np.array([window["confusion"].sum() for window in windows])
         rows = np.array([window["rows"].sum() for window in windows])
         return bool(mature(labels[-1:], rows[-1:], plateau(labels, rows))[0])
+
+    def _before(self, history: History, version: int, start: int) -> Window:
+        """The week before a window."""
+        return self._sum(history, version, start - RECENT * self._a_day, start - 1)
 
     def _at(self, history: History, version: int, start: int) -> Window:
         return self._sum(history, version, start, start)
@@ -116,7 +142,7 @@ class Watcher:
             return None
         try:
             return msgspec.msgpack.decode(stored, type=Watched)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError):
             log.warning("what was remembered of past windows cannot be read; it begins anew")
             return None
 

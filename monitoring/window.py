@@ -92,8 +92,9 @@ class Layout:
         self.size += width
 
     def fitted(self, vector: Vector) -> Vector:
-        """A stored vector; one from before a section was added ends early."""
-        return np.pad(vector, (0, max(self.size - len(vector), 0)))
+        """A stored vector; one from before a section was added ends early, one from after a
+        section was dropped at the end has more."""
+        return np.pad(vector, (0, max(self.size - len(vector), 0)))[: self.size]
 
     def zeros(self) -> Vector:
         return np.zeros(self.size, np.int64)

@@ -408,6 +408,8 @@ class Fleet:
                 await asyncio.to_thread(act, order.model, order.number)
             except SlipstreamError as error:
                 log.warning("%s %s, as another worker did: %s", order.action, order.model, error)
+            except Exception:
+                log.exception("%s %s failed in a way nobody foresaw", order.action, order.model)
 
     async def _try(self, route: Route) -> bool:
         """Apply a route; where its versions are not ready, it makes them wanted and waits."""

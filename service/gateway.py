@@ -74,9 +74,9 @@ class Gateway:
 
     @bentoml.on_startup
     async def start(self) -> None:
+        await self.fleet.read_orders()  # from here on; what comes while versions load is heard
         await asyncio.to_thread(self.fleet.load_all)
         await self.fleet.read_routes()
-        await self.fleet.read_orders()
         self._tasks = [
             asyncio.create_task(work)
             for work in (self.recorder.run(), self.fleet.follow(), self._beat())

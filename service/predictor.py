@@ -55,7 +55,8 @@ SLOW_THREADS = 2
 FLOOR = 100
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
-_LATEST = (datetime(2200, 1, 1, tzinfo=UTC) - _EPOCH) // _MILLISECOND
+#: By how much a caller's clock may be ahead.
+AHEAD_MS = 3_600_000
 
 
 class Prediction(msgspec.Struct, frozen=True, gc=False):
@@ -305,6 +306,9 @@ def event_time(written: object) -> int:
     if moment.tzinfo is None:
         raise InvalidRequest(f"event time '{written}' has no time zone; add Z or an offset")
     milliseconds = (moment - _EPOCH) // _MILLISECOND
-    if not 0 <= milliseconds < _LATEST:
-        raise InvalidRequest(f"event time '{written}' is not between 1970 and 2200")
+    if milliseconds < 0:
+        raise InvalidRequest(f"event time '{written}' is before 1970")
+    if milliseconds > time.time_ns() // 1_000_000 + AHEAD_MS:
+        # One such row would make today's windows look long past.
+        raise InvalidRequest(f"event time '{written}' lies more than an hour in the future")
     return milliseconds

@@ -150,7 +150,10 @@ class Shadow:
         """Whether anything went either way. Raises Gone where the child has ended."""
         heard = self._child.read() if self._child is not None else []
         for message in heard:
-            self._hear(message, now)
+            try:
+                self._hear(message, now)
+            except Exception:  # answers come in the order of their jobs: one must not cost another
+                log.exception("a shadow's answer cannot be taken, and is left out")
         patience = LOADING if self._loading else self._settings.shadow_deadline
         if self._flying and now - self._heard > patience:
             self._late(now, patience)

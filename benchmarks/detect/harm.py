@@ -133,7 +133,7 @@ def run() -> Section:
                 f"{own:.0%} (by chance alone {own_by_chance:.0%})",
                 bool(own <= 0.10),
             ),
-            *(_promise(share, pages[share], harmful) for share in (COVERAGES[0], COVERAGES[-1])),
+            *(_promise(share, pages[share], harmful) for share in COVERAGES[:2]),
         ),
     )
 
@@ -247,11 +247,14 @@ def _lots(flights: Flights, share: float, pages: Callable[[Ints, Ints], Flags]) 
 
 
 def _pages(flights: Flights, holdout: tuple[int, int], share: float) -> Flags:
-    """Days whose error rate is above the hold-out's by more than LOSS, and surely so."""
+    """As the monitor pages (monitoring.watch): days whose error rate is above the hold-out's,
+    within a budget of one false alarm in 90 days, and probably by more than LOSS."""
+    alpha = detector.budget(1, 90, 1, 1).page.alpha
 
     def page(wrong: int, known: int) -> bool:
-        found = rate_difference(*holdout, wrong, known, 2 * (1 - CONFIDENCE))
-        return found is not None and found.low > LOSS
+        more = rate_difference(*holdout, wrong, known, 2 * alpha)
+        much = rate_difference(*holdout, wrong, known, 2 * (1 - CONFIDENCE))
+        return more is not None and much is not None and more.low > 0 and much.low > LOSS
 
     def pages(wrong: Ints, known: Ints) -> Flags:
         return np.array([page(*day) for day in zip(wrong.tolist(), known.tolist(), strict=True)])

@@ -160,9 +160,8 @@ def learned(
     # The distribution of the baseline plus a shift of 0 to `tolerance`, each as likely.
     above, below = np.minimum(rates + half, 1), np.maximum(rates - half - tolerance, 0)
     weights = special.betainc(a, b, above) - special.betainc(a, b, below)
-    return RateDetector(
-        rates, np.log(weights / weights.sum()), _worse(a / (labels + 1) + tolerance, odds)
-    )
+    usual = min(a / (labels + 1) + tolerance, 1 - 1e-6)
+    return RateDetector(rates, np.log(weights / weights.sum()), _worse(usual, odds))
 
 
 def side_by_side(detectors: Sequence[RateDetector]) -> RateDetector:

@@ -37,7 +37,7 @@ def overview(monitor: Monitor) -> Json:
         models.sort(
             key=lambda m: ("page", "ticket", "digest", "unknown", "ok").index(m["verdict"]["level"])
         )
-        newest = max((h.newest("hour") for h in monitor.histories.values()), default=0)
+        newest = max((h.newest("hour") for h in list(monitor.histories.values())), default=0)
         return {
             "as_of_ms": time.time_ns() // 1_000_000,
             "event_as_of_ms": (newest + 1) * HOUR_MS if newest else None,
@@ -75,7 +75,7 @@ def _many(count: int, noun: str) -> str:
 
 def _vitals(monitor: Monitor) -> list[Json]:
     requests = errors = rows = labels = dropped = lost = waiting = 0
-    for history in monitor.histories.values():
+    for history in list(monitor.histories.values()):
         totals = history.progress.totals
         requests += totals["requests"]
         rows += totals["rows"]

@@ -29,7 +29,7 @@ def findings(monitor: Monitor, model: str | None = None) -> list[Json]:
     order = {"page": 0, "ticket": 1, "digest": 2}
     found = [
         {**msgspec.to_builtins(finding), "since_ms": since}
-        for name, told in monitor.findings.items()
+        for name, told in list(monitor.findings.items())
         if model in (None, name)
         for finding, since in told
     ]
@@ -45,7 +45,7 @@ def changes(monitor: Monitor, model: str | None = None) -> list[Json]:
             "why": entry["why"],
             "who": entry["who"],
         }
-        for name in monitor.histories
+        for name in list(monitor.histories)
         if model in (None, name)
         for entry in routes.audit(monitor.client, name, 10)
     ]

@@ -68,6 +68,11 @@ def performance(auc: float, seen: float, labels: int = 1_000) -> Performance:
     )
 
 
+def off(value: float) -> Performance:
+    """A regression's errors."""
+    return Performance(1_000, None, mae=Estimate(value, value - 0.2, value + 0.2, 1_000))
+
+
 def test_nothing_is_said_of_what_is_steady() -> None:
     """No finding without a reason."""
     assert judge(QUIET, RULES) == []
@@ -95,8 +100,9 @@ def test_nothing_is_said_of_what_is_steady() -> None:
         ({"unequal": [Unequal("sex", gap_of(-0.2))]}, "fairness", "ticket"),
         ({"latency": Latency(1, 20, 40)}, "latency", "page"),
         ({"errors": 50}, "errors", "page"),
-        ({"performance": performance(0.6, 0.2)}, "performance", "page"),
-        ({"performance": performance(0.7, 0.35)}, "calibration", "ticket"),
+        ({"mature": performance(0.6, 0.2)}, "performance", "page"),
+        ({"mature": performance(0.7, 0.35)}, "calibration", "ticket"),
+        ({"mature": off(9.0), "reference": {"mae": 7.0}}, "performance", "page"),
     ],
 )
 def test_each_rule_speaks_alone(change: dict[str, object], kind: str, severity: str) -> None:
@@ -110,9 +116,10 @@ def test_each_rule_speaks_alone(change: dict[str, object], kind: str, severity: 
     [
         {"features": [STEADY._replace(psi_low=0.3, p_value=0.2)]},
         {"features": [STEADY._replace(psi_low=0.05, p_value=1e-9)]},
-        {"performance": performance(0.6, 0.2, labels=100)},
-        {"performance": performance(0.64, 0.2)},
-        {"performance": performance(0.7, 0.26)},
+        {"mature": performance(0.6, 0.2, labels=100)},
+        {"mature": performance(0.64, 0.2)},
+        {"mature": performance(0.7, 0.26)},
+        {"mature": off(9.0), "reference": {"mae": 8.5}},
         {"watched": watched(fault(now=0.009))},
         {"unequal": [Unequal("sex", gap_of(-0.12))]},
         {"watched": counted(*[1_000] * 8, 700)},
@@ -129,6 +136,7 @@ def test_each_rule_speaks_alone(change: dict[str, object], kind: str, severity: 
         "too few labels",
         "within the tolerance",
         "within the interval",
+        "hardly further off",
         "a fault of a few",
         "a gap within the tolerance",
         "somewhat fewer rows",
@@ -164,7 +172,10 @@ def test_the_verdict_never_says_more_than_is_known() -> None:
     """Unknown is said to be unknown."""
     assert "No request yet" in told(requests=0).sentence
     assert "without a reference profile" in told(profiled=False, features=[]).sentence
-    assert "below 30" in told(features=[]).sentence
+    assert "too few rows or no features" in told(features=[]).sentence
+    assert "off by 9" in told(performance=off(9.0)).sentence
+    labelled = Performance(1_000, Estimate(0.8, 0.78, 0.82, 1_000))
+    assert "right on 80.0%, more than that is not known" in told(performance=labelled).sentence
     assert "whether it hurts is unknown" in told(performance=None).sentence
     assert told().sentence == "Inputs are steady: ranking holds so far, probabilities hold."
 
