@@ -45,6 +45,8 @@ EXAMPLES = 50
 ONE_IN = 8
 #: Hours that are counted in one go: many of them, at a row each, would take much memory.
 HOURS_AT_ONCE = 32
+#: Scores further apart count as this far, so that sums have room.
+LARGEST_DISTANCE = 1e6
 #: The bin of a value that was not recorded; a profile has fewer bins.
 NOWHERE = 255
 #: Usual errors beyond which one counts as this large, in the sums by bin.
@@ -265,7 +267,9 @@ class Fold:
         own = self._layouts[rows.version].manifest
         agree = _agreeing(batch, other, own, primary)
         self._fold_differences(batch, ~agree, other.scores)
-        distance = np.nan_to_num(np.abs(batch.scores - other.scores), posinf=0, neginf=0)
+        with np.errstate(invalid="ignore"):  # the difference of two infinite scores is none
+            apart = np.abs(batch.scores - other.scores)
+        distance = np.minimum(np.nan_to_num(apart, posinf=0, neginf=0), LARGEST_DISTANCE)
         micro = np.round(distance * MICRO).astype(np.int64)
         shadow_us = np.frombuffer(rows.latency_us, "<u4")
         primary_us = np.frombuffer(rows.primary_latency_us, "<u4")
@@ -300,7 +304,7 @@ class Fold:
             return
         for name, scores in (("primary", before), ("shadow", after)):
             there = scores[np.isfinite(scores)]
-            bins = np.clip((there * SCORES).astype(np.int64), 0, SCORES - 1)
+            bins = np.minimum((np.clip(there, 0, 1) * SCORES).astype(np.int64), SCORES - 1)
             where = self._pair.sections[f"score_{name}"]
             vector[where] += np.bincount(bins, minlength=SCORES)
 

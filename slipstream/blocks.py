@@ -55,6 +55,8 @@ def cut(column: polars.Series) -> Cut | None:
 
 def milliseconds(column: polars.Series) -> Ints:
     """Times as milliseconds since 1970. Raises RepositoryError where they are none."""
+    if column.null_count():
+        raise RepositoryError(f"column '{column.name}' has rows without a time")
     try:
         if column.dtype == polars.String:
             column = column.str.to_datetime(time_unit="ms")

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import polars
 
 from models.errors import RepositoryError
-from models.manifest import Feature, Manifest, Said, Score, Task, digest_of
+from models.manifest import UNKNOWN_CLASS, Feature, Manifest, Said, Score, Task, digest_of
 from models.profile import (
     FeatureProfile,
     Profile,
@@ -60,6 +60,18 @@ class Reference:
     target: str | None = None
     holdout: Path | None = None
     time: str | None = None
+
+    def table(self) -> polars.DataFrame:
+        """Its rows. Raises RepositoryError where it has none, or not the columns that are named."""
+        table = read_table(self.file)
+        missing = sorted(self.aside - set(table.columns))
+        if missing:
+            raise RepositoryError(
+                f"{self.file} has no column '{missing[0]}'; it has: {', '.join(table.columns)}"
+            )
+        if not len(table):
+            raise RepositoryError(f"{self.file} has no rows")
+        return table
 
     @property
     def aside(self) -> set[str]:
@@ -104,7 +116,7 @@ def push(
         digest=digest,
         created=created,
         non_finite="refuse" if non_finite == "refuse" else "allow",
-        **_described(loaded, read_table(reference.file), reference, classes),
+        **_described(loaded, reference.table(), reference, classes),
         segments=tuple(segments),
         fairness=tuple(fairness),
         training=facts,
@@ -276,7 +288,7 @@ def _column(column: polars.Series, datatype: str) -> Array:
 
 def build_profile(loaded: LoadedVersion, manifest: Manifest, reference: Reference) -> Profile:
     """Bins and counts from the reference; metrics and what came true from the hold-out."""
-    table = read_table(reference.file)
+    table = reference.table()
     inputs = tensors_of(loaded, manifest.features, table)
     said = _said(loaded, manifest, table)
     profile = Profile(
@@ -387,30 +399,43 @@ def _graded(profile: Profile, manifest: Manifest, said: Said, target: polars.Ser
         return msgspec.structs.replace(
             profile,
             holdout_rows=len(target),
-            metrics=errors(said.scores, values),
+            metrics=_finite(errors(said.scores, values)),
             target=scale,
             errors=_error_sums(profile, said.scores, (said.scores - values) / scale.error),
         )
     truth = _truth(manifest, target)
-    graded: tuple[int, ...] = ()
+    known = truth >= 0
+    if not known.any():
+        raise RepositoryError(
+            f"column '{target.name}' has none of the classes {', '.join(manifest.classes)}"
+        )
+    if (said.classes[known] == UNKNOWN_CLASS).all():
+        raise RepositoryError(
+            f"the model says none of the classes {', '.join(manifest.classes)}, which column "
+            f"'{target.name}' has; name them with --classes as the model spells them"
+        )
+    cell, width = graded_cell(manifest, said.classes[known], truth[known])
+    bins, count = np.zeros(int(known.sum()), np.int64), 1
     if profile.score is not None:
-        known = truth >= 0
-        bins = profile.score.index(said.scores[known])
-        cell, width = graded_cell(manifest, said.classes[known], truth[known])
-        size = (len(profile.score.counts) + 1) * width
-        graded = tuple(np.bincount(bins * width + cell, minlength=size).tolist())
+        bins, count = profile.score.index(said.scores[known]), len(profile.score.counts) + 1
+    graded = np.bincount(bins * width + cell, minlength=count * width)
     return msgspec.structs.replace(
         profile,
         holdout_rows=len(target),
-        metrics=measured(manifest, said, truth),
-        graded=graded,
+        metrics=_finite(measured(manifest, said, truth)),
+        graded=tuple(graded.tolist()),
     )
+
+
+def _finite(metrics: dict[str, float]) -> dict[str, float]:
+    """Those that are numbers: a profile is JSON, which has no infinity."""
+    return {name: value for name, value in metrics.items() if np.isfinite(value)}
 
 
 def _error_sums(profile: Profile, scores: Any, off: Any) -> tuple[tuple[float, ...], ...]:
     if profile.score is None:
         return ()
-    known = ~np.isnan(off)
+    known = np.isfinite(off)
     bins = profile.score.index(scores[known])
     found = error_sums(bins, off[known], len(profile.score.counts) + 1)
     return tuple(tuple(part.tolist()) for part in found)
@@ -434,7 +459,11 @@ def _truth(manifest: Manifest, target: polars.Series) -> Any:
 
 def errors(said: Any, truth: Any) -> dict[str, float]:
     """A regression's errors, in the target's unit, on rows whose truth is known."""
-    known = ~np.isnan(said) & ~np.isnan(truth)
+    known = np.isfinite(said) & np.isfinite(truth)
+    if not known.any():
+        raise RepositoryError(
+            "no row has both an answer of the model and a target that is a number"
+        )
     error = (said - truth)[known]
     total = float(((truth[known] - truth[known].mean()) ** 2).sum())
     found = {

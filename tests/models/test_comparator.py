@@ -100,3 +100,11 @@ def test_order_makes_no_difference(a: Array, b: Array, kind: str) -> None:
         for pair in ((a, b), (b, a))
     )
     np.testing.assert_array_equal(one, other)
+
+
+def test_no_rows_are_no_fault() -> None:
+    """A request of none is answered, and there is nothing to compare."""
+    empty = np.zeros((0, 3), np.float32)
+    for kind in ("exact", "close", "argmax", "topk", "cosine"):
+        found = agreement({"y": Comparator(kind)}, {"y": empty}, {"y": empty}, 0)
+        assert found.shape == (0,)

@@ -18,7 +18,7 @@ from models.profile import FeatureProfile, Profile, Scale, level_counts, numeric
 from monitoring import measure
 from monitoring.fold import Fold, Folded, PaneKey, touched
 from monitoring.stats import regression
-from monitoring.window import PAIR, Layout, Window
+from monitoring.window import PAIR, Layout, PairLayout, Window
 
 HOUR = 400_000
 N = 400
@@ -138,8 +138,6 @@ def test_pairs_compare_the_same_requests() -> None:
     traffic = Traffic()
     folded = fold_in_slices(traffic.entries(), [])
     one, two = (traffic.scores[i] >= 0.5 for i in (0, 1))
-    from monitoring.window import PairLayout
-
     found = measure.pairs(Window(PairLayout(), folded.panes[PaneKey(2, PAIR, HOUR)]))
     assert found.compared == N
     assert found.agreement is not None
@@ -290,3 +288,42 @@ def test_many_classes_have_a_confidence() -> None:
     said = named.said({"p": table, "l": np.array(["c", "a", "?"], object)}, 3)
     assert said.classes.tolist() == [2, 0, -1]
     assert said.scores[:2].tolist() == [0.2, 0.5]
+
+
+def test_labels_of_a_version_without_features_count() -> None:
+    """An image model, or one without a profile: no segment, and its labels count all the same."""
+    traffic = Traffic()
+    manifest = Manifest("m", 1, "", "binary", "", (), Score("p", 1), "label", ("0", "1"))
+    entries = [traffic.entry(traffic.rows(1, "champion", slice(0, 50)), labels=range(50))]
+    folded = Fold({1: Layout(manifest, None)}, {}).run(entries)
+    found = Window(Layout(manifest, None), folded.panes[PaneKey(1, "champion", HOUR)])
+    assert found["confusion"].sum() == 50
+
+
+def test_labels_are_the_same_for_versions_that_order_their_classes_otherwise() -> None:
+    """What is right is decided by the class's name: one version says (0, 1), the other (1, 0)."""
+    traffic = Traffic()
+    known = layouts()
+    manifest = msgspec.structs.replace(known[2].manifest, classes=("1", "0"))
+    known[2] = Layout(manifest, known[2].profile)
+    folded = Fold(known, {}).run(traffic.entries())
+    pairs = measure.pairs(Window(PairLayout(), folded.panes[PaneKey(2, PAIR, HOUR)]))
+    one, two = (traffic.scores[i] >= 0.5 for i in (0, 1))
+    assert pairs.agreement is not None
+    assert pairs.agreement.value == pytest.approx((one == two).mean())
+    assert pairs.shadow_accuracy is not None
+    assert pairs.shadow_accuracy.value == pytest.approx((two == traffic.truth).mean())
+
+
+def test_scores_that_are_no_probability_spoil_no_sum() -> None:
+    """Infinite and enormous ones are left out of the losses, or count as 1."""
+    traffic = Traffic()
+    traffic.scores[0][:4] = (np.inf, -np.inf, 1e30, -1e30)
+    found = window(fold_in_slices(traffic.entries(), []), 1, "champion")
+    quality = measure.performance(found)
+    assert quality is not None
+    assert quality.brier is not None
+    assert 0 <= quality.brier <= 1
+    mean = measure.mean_score(found)
+    assert mean is not None
+    assert -1 <= mean <= 1

@@ -151,6 +151,7 @@ MALFORMED: dict[str, tuple[str, Any, int, str]] = {
     "out of range": ("identity_int8", {"inputs": [{"name": "x", "shape": [1, 1], "datatype": "INT8", "data": [300]}]}, 400, "range"),
     "fraction": ("identity_int8", {"inputs": [{"name": "x", "shape": [1, 1], "datatype": "INT8", "data": [0.5]}]}, 400, "whole numbers"),
     "binary too long": ("strict", with_row(data=[], parameters={"binary_data_size": 16}), 400, "both"),
+    "event time to come": ("strict", {**with_row(), "parameters": {"event_time": "2199-12-31T00:00:00Z"}}, 400, "in the future"),
     "event time": ("strict", {**with_row(), "parameters": {"event_time": "yesterday"}}, 400, "RFC 3339"),
     "unknown model": ("nobody", with_row(), 404, "no model 'nobody'"),
     "unservable model": ("sequence", with_row(), 503, "cannot be served"),

@@ -94,6 +94,13 @@ def test_what_does_not_fit_is_said_in_a_sentence(tmp_path: Path, reference: Path
     file = onnx_models.softmax(tmp_path / "m.onnx")
     with pytest.raises(RepositoryError, match="takes 4 features, the reference has 1"):
         push(repository, "m", file, reference=Reference(wrong, "late"))
+    for named in (Reference(reference, "latte"), Reference(reference, "late", time="day")):
+        with pytest.raises(RepositoryError, match="has no column"):
+            push(repository, "m", file, reference=named)
+    empty = tmp_path / "empty.parquet"
+    polars.read_parquet(reference).head(0).write_parquet(empty)
+    with pytest.raises(RepositoryError, match="has no rows"):
+        push(repository, "m", file, reference=Reference(empty, "late"))
     with pytest.raises(RepositoryError, match="cannot name a model"):
         push(repository, "a/b", file)
     with pytest.raises(BadModel, match="cannot express"):
@@ -102,6 +109,16 @@ def test_what_does_not_fit_is_said_in_a_sentence(tmp_path: Path, reference: Path
     junk.write_bytes(b"junk")
     with pytest.raises(BadModel, match="cannot be loaded"):
         push(repository, "m", junk)
+
+
+def test_a_label_in_another_spelling_is_refused(tmp_path: Path) -> None:
+    """The model says 0, 1 and 2, the table setosa and so on: nothing would ever be right."""
+    x, y = load_iris(return_X_y=True)
+    names = load_iris().target_names[y]
+    model = LogisticRegression(max_iter=1_000).fit(x, y)
+    file, reference = sklearn_version(tmp_path, model, x, names)
+    with pytest.raises(RepositoryError, match="says none of the classes setosa"):
+        push(Repository(tmp_path / "repository"), "iris", file, reference=reference)
 
 
 def sklearn_version(folder: Path, model: Any, x: Any, y: Any) -> tuple[Path, Reference]:
