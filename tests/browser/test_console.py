@@ -96,7 +96,7 @@ def test_the_overview_opens_with_a_sentence_and_leads_to_the_model(
     """Verdict, vitals, one row a model; the row opens the model's page."""
     page.goto(monitor.url)
     page.get_by_test_id("overview").wait_for()
-    assert "Covariate shift in a" in page.locator("h1").inner_text()
+    eventually(lambda: "Covariate shift in a" in page.locator("h1").inner_text())
     row = page.get_by_test_id("model-row")
     assert row.count() == 1
     assert "v1 champion" in row.inner_text()
