@@ -128,6 +128,13 @@ def look(state: Watched, start: int, window: Window, recent: Window, level: Budg
     )
 
 
+def skipped(state: Watched, first: int) -> Watched:
+    """Without the windows before `first`: they are too long past to be remembered anyway."""
+    return msgspec.structs.replace(
+        state, next=max(state.next, first), to_grade=max(state.to_grade, first)
+    )
+
+
 def peek(state: Watched, window: Window, recent: Window, level: Budget) -> Watched:
     """The open window, once its rows have doubled since the last peek: what breaks is seen at
     once, not when the window closes."""

@@ -16,7 +16,7 @@ from monitoring.history import History
 from monitoring.rules import Rules
 from monitoring.stats.detector import Budget
 from monitoring.stats.maturity import mature, plateau
-from monitoring.watch import Watched
+from monitoring.watch import REMEMBERED, Watched
 from monitoring.window import ANSWERING, Window
 
 log = logging.getLogger("slipstream.watcher")
@@ -58,6 +58,7 @@ class Watcher:
         newest = history.newest(self._grain)
         if history.layouts[version].profile is not None and newest:
             level = self.level(history, version)
+            state = watch.skipped(state, newest - REMEMBERED)
             for start in range(state.next, min(newest, state.next + AT_ONCE)):
                 state = self._look(state, history, version, start, level)
             if state.next == newest:
@@ -130,12 +131,14 @@ class Watcher:
     def state(self, history: History, version: int) -> Watched:
         """What is remembered; from the version's first window where nothing is."""
         name = history.model, version
-        if name not in self._kept:
-            stored = cast(
-                "bytes | None", self._client.hget(keys.watch(history.model), str(version))
-            )
-            self._kept[name] = self._read(stored) or self._first(history, version)
-        return self._kept[name]
+        kept = self._kept.get(name)
+        if kept is None:
+            stored = self._client.hget(keys.watch(history.model), str(version))
+            kept = self._read(cast("bytes | None", stored))
+            if kept is None:
+                return self._first(history, version)
+            self._kept[name] = kept
+        return kept
 
     def _read(self, stored: bytes | None) -> Watched | None:
         if stored is None:
