@@ -42,7 +42,9 @@ class Child:
                     stdin=subprocess.DEVNULL,
                     env=_environment(),
                     pass_fds=[theirs.fileno()],
-                    start_new_session=True,  # a Ctrl-C is the gateway's to handle
+                    # A Ctrl-C is the gateway's to handle. Not a session of its own: Linux weighs
+                    # sessions against each other first, and between them idle counts for little.
+                    process_group=0,
                 )
             except OSError:
                 ours.close()
@@ -60,8 +62,6 @@ class Child:
         if sys.platform == "linux":
             with contextlib.suppress(OSError):  # it may have ended
                 os.sched_setscheduler(self.pid, os.SCHED_IDLE, os.sched_param(0))
-                # Linux weighs sessions against each other before it looks at processes.
-                Path(f"/proc/{self.pid}/autogroup").write_text("19")
 
     @property
     def ran(self) -> float:
