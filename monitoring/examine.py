@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
-from models.profile import Blocks, FeatureProfile, NumericBins, Usual, coarser
+from models.profile import Blocks, FeatureProfile, NumericBins, Profile, Usual, coarser
 from monitoring.stats import blocks, drift, kernel, quality, suite
 from monitoring.window import Layout, Vector, Window
 
@@ -218,14 +218,14 @@ def _calibrated(
         found["shift"] = _usual(usual.anderson_darling, usual.rows, counts, ratio)
     if "missing" in checks.p_values:
         peak = _peak(checks.missing, usual)
-        beyond = _above(missing, checks.missing.rows, peak)
+        more = _above(missing, checks.missing.rows, peak)
         fewer = missing < peak * checks.missing.rows
-        found["missing"] = 1.0 if fewer else max(beyond, checks.p_values["missing"])
+        found["missing"] = 1.0 if fewer else max(more, checks.p_values["missing"])
     clumped = usual.chi_squared.dispersion > CLUMPED
     if "spike" in checks.p_values and checks.spike.at >= 0:
         peak = usual.peaks[checks.spike.at]
-        beyond = _above(checks.spike.now, int(current.sum()), peak) * len(current)
-        found["spike"] = 1.0 if clumped else max(min(beyond, 1.0), checks.p_values["spike"])
+        more = _above(checks.spike.now, int(current.sum()), peak) * len(current)
+        found["spike"] = 1.0 if clumped else max(min(more, 1.0), checks.p_values["spike"])
     if clumped and "outside" in checks.p_values:
         # A warmer day than any of the reference will come; one of -999 degrees will not.
         far = int(current[0] + current[-1])
@@ -298,12 +298,17 @@ def distance(layout: Layout, feature: str, counts: Vector) -> float | None:
     return drift.wasserstein(np.array(bins.counts), counts[:-1], np.array(bins.edges))
 
 
+def importances(profile: Profile | None) -> dict[str, float]:
+    """By feature, how much scores change where it is shuffled; those that are known."""
+    features = profile.features if profile else ()
+    return {p.name: p.importance for p in features if p.importance is not None}
+
+
 def importance(layout: Layout, feature: str) -> float | None:
     """A feature's share of the model's attention, where it is known."""
-    profile = layout.profile
-    known = [p.importance for p in profile.features if p.importance] if profile else []
-    own = profile_of(layout, feature).importance
-    return own / sum(known) if own is not None and known else None
+    known = importances(layout.profile)
+    total = sum(known.values())
+    return known[feature] / total if feature in known and total else None
 
 
 def histogram(

@@ -15,7 +15,7 @@ from monitoring.outlook import Outlook
 from monitoring.rules import DriftRules, Rules
 from monitoring.stats.drift import holm
 from monitoring.stats.kernel import Discrepancy
-from monitoring.stats.performance import Estimate, wilson
+from monitoring.stats.performance import wilson
 from monitoring.stats.quality import volume_p_value
 from monitoring.watch import Fault, Watched
 
@@ -45,8 +45,8 @@ class Measurements:
     `watched` is what its windows have shown one after the other, `lasting` whether its errors have
     risen for good. `baseline`: wrong and all rows of the hold-out. `better` names a version that
     is right more often on the same rows, where one is known. `moves`: many windows together say
-    that inputs have moved, whether or not one of them does. `mature` is the performance in windows
-    whose labels have come: the first ones are no fair sample.
+    that inputs have moved, whether or not one of them does. `mature` is the performance, and
+    `mature_score` the mean score, of windows whose labels have come: the first are no fair sample.
     """
 
     model: str
@@ -68,6 +68,7 @@ class Measurements:
     whole: Discrepancy | None = None
     unequal: Sequence[Unequal] = ()
     mature: Performance | None = None
+    mature_score: float | None = None
     importances: dict[str, float] = field(default_factory=dict)
     moves: bool = False
     better: int | None = None
@@ -84,7 +85,7 @@ def drifted(features: Sequence[Examined], rules: DriftRules) -> list[Examined]:
     return sorted(found, key=lambda feature: -feature.psi_low)
 
 
-#: Windows before from which is known how much their rows vary.
+#: Windows that say what is usual: how much their rows vary, and how often answers are wrong.
 USUAL_WINDOWS = 7
 
 
@@ -170,25 +171,20 @@ def percent(share: float) -> str:
 def _harm(measured: Measurements, rules: Rules) -> _Found:
     """Errors that certainly rose by more than is tolerated: in the window that was graded last,
     or for good."""
-    found = recent_errors(measured)
-    if found is None or measured.baseline is None:
-        return
-    rate, was = found.value, measured.baseline[0] / measured.baseline[1]
     graded = [seen for seen in measured.watched.seen if seen.graded] if measured.watched else []
-    latest = bool(graded) and graded[-1].harmful
-    if not measured.lasting and not latest:
+    if not graded or measured.baseline is None:
+        return
+    if not measured.lasting and not graded[-1].harmful:
         return
     way = "for good" if measured.lasting else "in the latest window with labels"
+    meant = graded[-USUAL_WINDOWS:] if measured.lasting else graded[-1:]
+    found = wilson(sum(seen.wrong for seen in meant), sum(seen.labels for seen in meant))
+    if found is None:
+        return
+    was = measured.baseline[0] / measured.baseline[1]
     sentence = f"v{measured.version} is wrong more often than at training, {way}"
-    value = f"wrong on {rate:.1%} ({found.low:.1%} to {found.high:.1%}), was {was:.1%}"
+    value = f"wrong on {found.value:.1%} ({found.low:.1%} to {found.high:.1%}), was {was:.1%}"
     yield "harm", "errors", "page", sentence, value
-
-
-def recent_errors(measured: Measurements) -> Estimate | None:
-    """Share of wrong answers over the graded windows of the last week."""
-    graded = [seen for seen in measured.watched.seen if seen.graded] if measured.watched else []
-    labels = sum(seen.labels for seen in graded[-7:])
-    return wilson(sum(seen.wrong for seen in graded[-7:]), labels)
 
 
 def _concept(measured: Measurements, rules: Rules) -> _Found:
@@ -246,7 +242,7 @@ def _ranking(measured: Measurements, rules: Rules) -> _Found:
 
 
 def _calibration(measured: Measurements, rules: Rules) -> _Found:
-    found, said = measured.mature, measured.mean_score
+    found, said = measured.mature, measured.mature_score
     if found is None or found.seen is None or said is None:
         return
     if found.labels < rules.performance.labels:

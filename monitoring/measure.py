@@ -14,11 +14,9 @@ from monitoring.stats.latency import quantile
 from monitoring.stats.performance import (
     Confusion,
     Estimate,
-    Macro,
     Reliability,
     auc,
     f1,
-    macro,
     precision,
     recall,
     reliability,
@@ -115,14 +113,6 @@ def _errors(window: Window) -> Performance | None:
     return Performance(
         found.labels, None, mae=found.mae, rmse=found.rmse, bias=found.bias, r2=found.r2
     )
-
-
-def averages(window: Window) -> Macro | None:
-    """Macro precision, recall (balanced accuracy), F1 and Matthews' coefficient, with intervals;
-    None without labels. Costs a millisecond: for one window, not for strips of them."""
-    classes = len(window.layout.manifest.classes)
-    table = window["confusion"].reshape(classes, classes + 1)
-    return macro(table) if classes and table.any() else None
 
 
 def mean_score(window: Window) -> float | None:

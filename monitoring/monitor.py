@@ -19,7 +19,7 @@ from models.repository import Repository
 from models.rollout import Route
 from monitoring import examples, measure, telemetry
 from monitoring.causes import loss
-from monitoring.examine import BROKEN, features, score_drift, whole
+from monitoring.examine import BROKEN, features, importances, score_drift, whole
 from monitoring.fairness import unequal
 from monitoring.history import History
 from monitoring.judge import Finding, Measurements, faults, judge
@@ -31,9 +31,9 @@ from monitoring.settings import Settings
 from monitoring.stats.sequential import log_e_paired
 from monitoring.stream import Store
 from monitoring.telemetry import Tracing
-from monitoring.watch import baseline
+from monitoring.watch import Watched, baseline
 from monitoring.watcher import Watcher
-from monitoring.window import ANSWERING, PAIR
+from monitoring.window import ANSWERING, PAIR, Window
 
 log = logging.getLogger("slipstream.monitor")
 
@@ -176,6 +176,7 @@ class Monitor:
         except (RedisError, OSError):
             raise
         except Exception:
+            telemetry.UNJUDGED.labels(route.model).inc()
             log.exception("%s cannot be judged; its last findings stay", route.model)
         self._judge_rollout(history, route)
 
@@ -186,6 +187,7 @@ class Monitor:
         except (RedisError, OSError):
             raise
         except Exception:
+            telemetry.UNJUDGED.labels(route.model).inc()
             log.exception("the rollout of %s cannot be judged; it holds", route.model)
 
     def route(self, model: str) -> Route | None:
@@ -206,32 +208,23 @@ class Monitor:
         stamp = (last, history.stamp(last - days, last), state)
         kept = self._measured.get((model, version))
         if kept is None or kept[0] != stamp:
-            kept = stamp, self._measure(history, version, last)
+            kept = stamp, self._measure(history, version, last, state)
             self._measured[model, version] = kept
         return kept[1]
 
-    def _measure(self, history: History, version: int, last: int) -> Measurements:
-        rules = self.rules
-        recent = history.window(version, ANSWERING, "day", last - rules.drift.days + 1, last)
-        labelled = history.window(
-            version, ANSWERING, "day", last - rules.performance.days + 1, last
-        )
+    def _measure(self, history: History, version: int, last: int, watched: Watched) -> Measurements:
+        lately, long = self.rules.drift.days, self.rules.performance.days
+
+        def days(count: int, end: int) -> Window:
+            return history.window(version, ANSWERING, "day", end - count + 1, end)
+
+        recent, labelled = days(lately, last), days(long, last)
         # Windows whose labels have come; with windows of an hour, whole days of them.
-        ripe = self.watcher.state(history, version).to_grade - 1
-        ripe = ripe if rules.windows.grain == "day" else ripe // 24 - 1
-        mature = history.window(version, ANSWERING, "day", ripe - rules.performance.days + 1, ripe)
-        graded = history.window(version, ANSWERING, "day", ripe - rules.drift.days + 1, ripe)
-        before = history.window(
-            version,
-            ANSWERING,
-            "day",
-            last - rules.drift.days - rules.performance.days + 1,
-            last - rules.drift.days,
-        )
+        ripe = watched.to_grade - 1
+        ripe = ripe if self.rules.windows.grain == "day" else ripe // 24 - 1
+        mature = days(long, ripe)
         ok, invalid, error = measure.requests(recent)
         profile = history.layouts[version].profile
-        watched = self.watcher.state(history, version)
-        lasting = self.watcher.lasting(watched, history, version)
         return Measurements(
             model=history.model,
             version=version,
@@ -245,18 +238,15 @@ class Monitor:
             reference=profile.metrics if profile else {},
             profiled=profile is not None,
             watched=watched,
-            lasting=lasting,
-            baseline=baseline(recent),
-            outlook=outlook(graded) or promised(recent),
+            lasting=self.watcher.lasting(watched, history, version),
+            baseline=baseline(recent.layout),
+            outlook=outlook(days(lately, ripe)) or promised(recent),
             mature=measure.performance(mature),
-            split=loss(before, recent),
+            mature_score=measure.mean_score(mature),
+            split=loss(days(long, last - lately), recent),
             whole=whole(recent),
             unequal=unequal(labelled),
-            importances={
-                one.name: one.importance
-                for one in (profile.features if profile else ())
-                if one.importance is not None
-            },
+            importances=importances(profile),
             moves=self.watcher.moves(watched, history, version),
             better=self._better(history, version),
         )

@@ -16,6 +16,9 @@ LAG = Gauge("slipstream_monitor_lag_entries", "Stream entries not folded yet", [
 LOST = Gauge(
     "slipstream_monitor_entries_lost", "Entries trimmed before they were folded", ["model"]
 )
+UNJUDGED = Counter(
+    "slipstream_monitor_unjudged_total", "Looks at a model that failed; the log says why", ["model"]
+)
 FINDINGS = Gauge("slipstream_findings", "Open findings", ["model", "severity"])
 PSI = Gauge("slipstream_drift_psi", "Lower bound of the PSI", ["model", "version", "feature"])
 QUALITY = Gauge(

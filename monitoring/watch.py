@@ -22,7 +22,7 @@ from monitoring.stats.drift import holm
 from monitoring.stats.estimate import RUN_LENGTH, ConceptDetector
 from monitoring.stats.quality import Kind, more
 from monitoring.stats.sequential import rate_difference
-from monitoring.window import Window
+from monitoring.window import Layout, Window
 
 Floats = npt.NDArray[np.float64]
 
@@ -76,7 +76,6 @@ class Watched(msgspec.Struct, frozen=True):
 
     next: int
     to_grade: int
-    broken: tuple[float, ...] = ()
     moved: tuple[float, ...] = ()
     harm: tuple[float, ...] = ()
     concept: tuple[tuple[float, ...], ...] = ()
@@ -122,7 +121,6 @@ def look(state: Watched, start: int, window: Window, recent: Window, level: Budg
         next=start + 1,
         peeked=0,
         open_faults=(),
-        broken=_after(state.broken, broken, level.page.windows),
         moved=_after(state.moved, moved, level.digest.windows),
         seen=(*state.seen, seen)[-REMEMBERED:],
     )
@@ -225,7 +223,7 @@ def _sudden(one: Examined, before: Examined | None, test: str, alpha: float) -> 
 def grade(state: Watched, start: int, window: Window, rules: Rules, level: Budget) -> Watched:
     """The labels of a window are there, as far as they will come."""
     wrong, labels = wrong_of(window)
-    known = baseline(window)
+    known = baseline(window.layout)
     harmful, harm = False, state.harm
     if known is not None and labels:
         harmful = _harmful(known, (wrong, labels), rules, level)
@@ -254,9 +252,9 @@ def harm_detector(known: tuple[int, int], rules: Rules) -> RateDetector:
     return detector.learned(*known, tolerance=rules.performance.harm)
 
 
-def harms(state: Watched, window: Window, rules: Rules, level: Budget) -> bool:
+def harms(state: Watched, layout: Layout, rules: Rules, level: Budget) -> bool:
     """Whether errors have risen for good, beyond what is tolerated."""
-    known = baseline(window)
+    known = baseline(layout)
     if known is None or not state.harm:
         return False
     watch = harm_detector(known, rules)
@@ -296,12 +294,12 @@ def wrong_of(window: Window) -> tuple[int, int]:
     return labels - int(np.trace(table[:, :classes])), labels
 
 
-def baseline(window: Window) -> tuple[int, int] | None:
+def baseline(layout: Layout) -> tuple[int, int] | None:
     """Wrong and all rows of the hold-out."""
-    profile = window.layout.profile
+    profile = layout.profile
     if profile is None or not sum(profile.graded):
         return None
-    if window.layout.manifest.task == "binary":
+    if layout.manifest.task == "binary":
         cells = np.array(profile.graded).reshape(-1, 2, 2).sum(axis=0)
         return int(cells[0, 1] + cells[1, 0]), int(cells.sum())
     cells = np.array(profile.graded).reshape(-1, 2).sum(axis=0)

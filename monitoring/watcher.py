@@ -86,8 +86,8 @@ class Watcher:
 
     def lasting(self, state: Watched, history: History, version: int) -> bool:
         """Whether errors have risen for good."""
-        window = Window(history.layouts[version], history.layouts[version].zeros())
-        return watch.harms(state, window, self._rules, self.level(history, version))
+        layout = history.layouts[version]
+        return watch.harms(state, layout, self._rules, self.level(history, version))
 
     def _look(
         self, state: Watched, history: History, version: int, start: int, level: Budget

@@ -33,6 +33,7 @@ QUIET = Measurements(
     errors=0,
     performance=None,
     mean_score=0.2,
+    mature_score=0.2,
     reference={"auc": 0.7},
 )
 

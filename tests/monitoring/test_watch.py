@@ -110,7 +110,7 @@ def test_nothing_is_found_where_nothing_happens(world: World) -> None:
     assert state.next == state.to_grade == 60
     assert [seen.faults for seen in state.seen] == [()] * 60
     assert not any(seen.harmful for seen in state.seen)
-    assert not watch.harms(state, world.none(), RULES, LEVEL)
+    assert not watch.harms(state, world.layout, RULES, LEVEL)
     assert state.distrust == ""
     smallest = [seen.moved for seen in state.seen]
     assert stats.kstest(smallest, "uniform", alternative="greater").pvalue > 1e-3
@@ -147,7 +147,7 @@ def test_errors_that_rise_are_harm_and_scores_are_not_trusted(world: World) -> N
     calm = [world.window() for _ in range(3)]
     state = after(world, *calm, *(world.window(flipped=0.2) for _ in range(4)))
     assert [seen.harmful for seen in state.seen] == [False] * 3 + [True] * 4
-    assert watch.harms(state, world.none(), RULES, LEVEL)
+    assert watch.harms(state, world.layout, RULES, LEVEL)
     assert state.distrust == "too high"
 
 
@@ -157,7 +157,7 @@ def test_inputs_that_move_to_where_the_model_is_better_are_no_drift_of_the_conce
     """Scores keep their meaning: everything about them moves, and they are trusted."""
     state = after(world, *(world.window(lift=0.3) for _ in range(20)))
     assert state.distrust == ""
-    assert not watch.harms(state, world.none(), RULES, LEVEL)
+    assert not watch.harms(state, world.layout, RULES, LEVEL)
     assert not watch.persists(state.moved, LEVEL.digest.windows)
 
 
@@ -178,10 +178,10 @@ def test_evidence_does_not_outlast_its_cause_for_ever(world: World) -> None:
     """However overwhelming it was, some calm windows take it back."""
     bad = [world.window(flipped=0.3) for _ in range(10)]
     state = after(world, *bad)
-    assert watch.harms(state, world.none(), RULES, LEVEL)
+    assert watch.harms(state, world.layout, RULES, LEVEL)
     for start in range(10, 16):
         state = watch.grade(state, start, world.window(), RULES, LEVEL)
-    assert not watch.harms(state, world.none(), RULES, LEVEL)
+    assert not watch.harms(state, world.layout, RULES, LEVEL)
 
 
 def test_the_state_survives_its_storage(world: World) -> None:
