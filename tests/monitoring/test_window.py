@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random as chance
 from collections import Counter
+from pathlib import Path
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import pytest
 from sklearn.metrics import accuracy_score, log_loss, mean_absolute_error, r2_score
 
@@ -15,7 +17,9 @@ from models.contract import wire
 from models.contract.records import Entry, Feedback, Outcome, Rows, Tally
 from models.manifest import Feature, Manifest, Score
 from models.profile import FeatureProfile, Profile, Scale, level_counts, numeric_bins
-from monitoring import measure
+from models.repository import Repository
+from models.version import ModelVersion
+from monitoring import examine, measure
 from monitoring.fold import Fold, Folded, PaneKey, touched
 from monitoring.stats import regression
 from monitoring.window import PAIR, Layout, PairLayout, Window
@@ -327,3 +331,47 @@ def test_scores_that_are_no_probability_spoil_no_sum() -> None:
     mean = measure.mean_score(found)
     assert mean is not None
     assert -1 <= mean <= 1
+
+
+def test_some_requests_are_looked_at_as_a_whole(repository: Path) -> None:
+    """One in eight by its id, the same ones however the stream is cut. Columns that each keep
+    their distribution but no longer go together are found there, and nowhere else."""
+    package = Repository(repository).open(ModelVersion("pushed", 1))
+    x = np.random.default_rng(3).normal(size=(4_000, 4)).astype(np.float32)
+    together = np.stack([x[:, 0], x[:, 0], x[:, 2], x[:, 3]], axis=1)
+    ids = [prediction_id.new().to_bytes(16, "big") for _ in range(len(x))]
+    seen = sum(identifier[-1] % 8 == 0 for identifier in ids)
+    layout = Layout(package.manifest, package.profile)
+    for values, drifted in ((x, False), (together, True)):
+        windows = []
+        for size in (4_000, 500):
+            vector = layout.zeros()
+            for start in range(0, len(x), size):
+                part = slice(start, start + size)
+                entry = Entry(1, "w", 1, 0, [_answered(ids[part], values[part])], [], [])
+                folded = Fold({1: layout}, {}).run([entry])
+                vector += folded.panes[PaneKey(1, "champion", HOUR)]
+            windows.append(Window(layout, vector))
+        one, two = windows
+        assert one["whole"].tolist() == two["whole"].tolist()
+        assert one["whole"][0] == seen
+        found = examine.whole(one)
+        assert found is not None
+        assert (found.p_value < 1e-6) == drifted
+        assert min(feature.p_value for feature in examine.features(one)) > 1e-3
+
+
+def _answered(ids: list[bytes], values: npt.NDArray[np.float32]) -> Rows:
+    """Requests of a row each, answered by the softmax model of the fixtures with a half."""
+    count = len(ids)
+    return Rows(
+        version=1,
+        role="champion",
+        ids=b"".join(ids),
+        rows=np.ones(count, "<u4").tobytes(),
+        event_ms=np.full(count, HOUR * 3_600_000, "<i8").tobytes(),
+        latency_us=np.full(count, 300, "<u4").tobytes(),
+        traces=b"",
+        inputs={"x": wire.column([values])},
+        outputs={"y": wire.column([np.full((count, 2), 0.5, np.float32)])},
+    )
