@@ -38,7 +38,8 @@ from slipstream.embedded import EmbeddedRedis
 from slipstream.launch import answers
 from slipstream.places import screen
 from slipstream.processes import free_port, spawn, stop
-from slipstream.push import Reference, push
+from slipstream.push import push
+from slipstream.reference import Reference
 from tests.otlp import receiver
 
 ROUNDS = 5

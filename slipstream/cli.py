@@ -158,8 +158,8 @@ def push(
     as_json: bool,
 ) -> None:
     """Add FILE to the repository as a version of MODEL. Moves no traffic."""
-    from slipstream.push import Reference
     from slipstream.push import push as push_version
+    from slipstream.reference import Reference
 
     data = Reference(reference, target, holdout, time) if reference else None
     manifest, new = push_version(

@@ -12,7 +12,8 @@ import redis
 
 from models.repository import Repository
 from slipstream.embedded import EmbeddedRedis
-from slipstream.push import Reference, push
+from slipstream.push import push
+from slipstream.reference import Reference
 from tests import onnx_models
 from tests.serving import Gateway
 

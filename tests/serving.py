@@ -15,7 +15,8 @@ from models import rollout, routes
 from models.repository import Repository
 from slipstream.launch import answers
 from slipstream.processes import free_port, spawn, stop
-from slipstream.push import Reference, push
+from slipstream.push import push
+from slipstream.reference import Reference
 from tests import onnx_models
 
 ROOT = Path(__file__).parent.parent

@@ -26,7 +26,7 @@ from monitoring.window import Layout, Window
 from slipstream.embedded import EmbeddedRedis
 from slipstream.launch import answers
 from slipstream.processes import free_port, spawn, stop
-from slipstream.push import rows_as_a_whole
+from slipstream.profiling import rows_as_a_whole
 from tests import onnx_models
 
 FEATURES = 50

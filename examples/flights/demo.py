@@ -27,7 +27,8 @@ from slipstream.cli import run_house, stop_signals
 from slipstream.embedded import in_use
 from slipstream.launch import House
 from slipstream.places import screen
-from slipstream.push import Reference, push
+from slipstream.push import push
+from slipstream.reference import Reference
 
 MODEL = "flights-delay"
 #: Seconds that the monitor may take to fold what is left after the replay.

@@ -33,7 +33,8 @@ from slipstream.embedded import in_use
 from slipstream.launch import House
 from slipstream.looking import gate_table
 from slipstream.places import screen
-from slipstream.push import Reference, push
+from slipstream.push import push
+from slipstream.reference import Reference
 
 #: Seconds that a rollout may take before the demo calls it stuck.
 PATIENCE = 600

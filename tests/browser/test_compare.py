@@ -20,7 +20,8 @@ from models.repository import Repository
 from models.rollout import Route
 from slipstream.client import encode
 from slipstream.embedded import EmbeddedRedis
-from slipstream.push import Reference, push
+from slipstream.push import push
+from slipstream.reference import Reference
 from tests.browser.test_console import browser
 from tests.serving import Gateway, Monitor, eventually
 

@@ -23,7 +23,8 @@ from monitoring import control, rollouts
 from monitoring.stream import Store
 from slipstream.cli import main
 from slipstream.embedded import EmbeddedRedis
-from slipstream.push import Reference, push
+from slipstream.push import push
+from slipstream.reference import Reference
 from tests import onnx_models
 from tests.serving import Gateway, Monitor, eventually
 

@@ -16,7 +16,8 @@ from sklearn.metrics import mean_absolute_error
 from models.repository import Repository
 from slipstream.client import Client, encode
 from slipstream.embedded import EmbeddedRedis
-from slipstream.push import Reference, push
+from slipstream.push import push
+from slipstream.reference import Reference
 from tests import onnx_models
 from tests.serving import Gateway, Monitor, eventually
 from tests.slipstream.test_push import sklearn_version

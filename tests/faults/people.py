@@ -27,7 +27,8 @@ from models.errors import SlipstreamError
 from models.repository import Repository
 from models.rollout import Route
 from monitoring import control
-from slipstream.push import Reference, push
+from slipstream.push import push
+from slipstream.reference import Reference
 from tests import onnx_models
 from tests.faults.invariants import Answer, Failure, Seen, Write
 

@@ -14,7 +14,8 @@ from models.profile import Profile
 from models.repository import Repository
 from models.version import ModelVersion
 from slipstream import blocks
-from slipstream.push import Reference, push
+from slipstream.push import push
+from slipstream.reference import Reference
 from tests import onnx_models
 
 DAYS, ROWS = 40, 250

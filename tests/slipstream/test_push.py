@@ -19,7 +19,8 @@ from models.version import ModelVersion
 from monitoring.examine import whole
 from monitoring.stats import kernel
 from monitoring.window import Layout, Window
-from slipstream.push import Reference, push
+from slipstream.push import push
+from slipstream.reference import Reference
 from tests import onnx_models
 
 
